@@ -1,0 +1,57 @@
+"""Claims about the ground we stand on: rows, folds and targets are the leaderboard's own.
+
+Yours to change: the peers.
+Lives elsewhere: published figures and the procedure (harness/runners/leaderboard).
+"""
+
+import pytest
+
+from harness.claims import below
+from harness.runners import leaderboard
+
+to_four_digits = below(
+    6e-5, "eV/atom", reason="the leaderboard prints four digits: half a unit of the last, and slack"
+)
+each_peer = pytest.mark.parametrize("peer", leaderboard.PUBLISHED_FOLD0)
+
+
+@pytest.mark.claim(
+    id="leaderboard.reproduced",
+    statement="The MAE recomputed from a peer's published predictions is the published one.",
+    basis="matbench v0.1 leaderboard of mp_e_form, fold 0, and the peers' result files",
+    bound=to_four_digits,
+)
+@pytest.mark.fold0
+@pytest.mark.nightly
+@each_peer
+def test_published_predictions_give_the_published_mae(targets, peers, peer, evidence):
+    scored = leaderboard.run(targets, peers, fold_number=0)[peer]
+    assert evidence(leaderboard.deviation([scored], leaderboard.PUBLISHED_FOLD0[peer])).held
+
+
+@pytest.mark.control(of="leaderboard.reproduced", fault="fold 1 scored in place of fold 0")
+@pytest.mark.fold0
+@pytest.mark.nightly
+def test_the_wrong_fold_is_noticed(targets, peers, evidence):
+    scored = leaderboard.run(targets, peers, fold_number=1)["CrabNet"]
+    assert evidence(leaderboard.deviation([scored], leaderboard.PUBLISHED_FOLD0["CrabNet"])).refuted
+
+
+@pytest.mark.claim(
+    id="leaderboard.reproduced-mean",
+    statement="Over all five folds, the mean of a peer's MAEs is the published one.",
+    basis="matbench v0.1 leaderboard of mp_e_form, mean of five folds, and the peers' result files",
+    bound=to_four_digits,
+)
+@pytest.mark.nightly
+@each_peer
+def test_published_predictions_give_the_published_mean(targets, peers, peer, evidence):
+    folds = [leaderboard.run(targets, peers, number)[peer] for number in range(5)]
+    assert evidence(leaderboard.deviation(folds, leaderboard.PUBLISHED_MEAN[peer])).held
+
+
+@pytest.mark.control(of="leaderboard.reproduced-mean", fault="one fold of five left out")
+@pytest.mark.nightly
+def test_a_missing_fold_is_noticed(targets, peers, evidence):
+    folds = [leaderboard.run(targets, peers, number)["CrabNet"] for number in range(4)]
+    assert evidence(leaderboard.deviation(folds, leaderboard.PUBLISHED_MEAN["CrabNet"])).refuted

@@ -1,0 +1,48 @@
+"""Claims about the record: what is written down is what ran, under its own name.
+
+Yours to change: which subject is recorded.
+Lives elsewhere: matbench's format and the comparison (harness/runners/record).
+"""
+
+import pytest
+
+from harness.claims import below
+from harness.runners import baseline, record
+
+
+@pytest.fixture(scope="module")
+def folds(targets, fold_number, store, progress):
+    """The composition baseline on this fold; the dummy model, so labelled, on the others."""
+    scored = baseline.run(targets.fold(fold_number), store, progress=progress)
+    return record.complete(targets, {fold_number: scored})
+
+
+@pytest.mark.claim(
+    id="record.round-trip",
+    statement="Predictions recorded with matbench, saved and reloaded are the labelled subject's, "
+    "and score the same to 1e-9.",
+    basis="records that name a model which never ran have been met",
+    bound=below(1, "values", reason="not one row or score may differ"),
+)
+def test_a_record_survives_the_round_trip(targets, folds, tmp_path, evidence):
+    path = record.write(targets, folds, tmp_path / "results.json")
+    assert evidence(record.read_back(path, ran=folds)).held
+
+
+@pytest.mark.control(of="record.round-trip", fault="labelled with a model that did not run")
+def test_a_false_label_is_noticed(targets, folds, fold_number, tmp_path, evidence):
+    claimed = folds[fold_number].with_predictions(lambda e: e, model="chgnet-0.3.0")
+    path = record.write(targets, {**folds, fold_number: claimed}, tmp_path / "results.json")
+    assert evidence(record.read_back(path, ran=folds)).refuted
+
+
+@pytest.mark.control(of="record.round-trip", fault="one prediction of 132,752 altered by 1e-6 eV")
+def test_one_altered_prediction_is_noticed(targets, folds, fold_number, tmp_path, evidence):
+    def nudge_the_first(energies):
+        energies[0] += 1e-6
+        return energies
+
+    honest = folds[fold_number]
+    altered = honest.with_predictions(nudge_the_first, model=honest.model)
+    path = record.write(targets, {**folds, fold_number: altered}, tmp_path / "results.json")
+    assert evidence(record.read_back(path, ran=folds)).refuted

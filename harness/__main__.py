@@ -1,0 +1,124 @@
+"""`python -m harness`: what is done outside a session.
+
+fetch     download data from its publisher, with progress, resume and sha256
+doctor    what is installed, which device, which data, what `pytest checks/` would run
+report    rebuild report.html from a folder's evidence
+verdicts  compare a folder's verdicts with the documented ones; exit 1 on any difference
+history   verdicts and numbers of past sessions
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError
+
+VERDICTS = Path("checks") / "verdicts.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors of ours end as one line on stderr and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fetch = commands.add_parser("fetch", help="download data from its publisher")
+    fetch.add_argument("name", help="matbench_mp_e_form or mp-elemental-references")
+    commands.add_parser("doctor", help="what is installed and present")
+    report = commands.add_parser("report", help="rebuild report.html")
+    report.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
+    verdicts = commands.add_parser("verdicts", help="compare with the documented verdicts")
+    verdicts.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
+    verdicts.add_argument("--documented", type=Path, default=VERDICTS, metavar="FILE")
+    history = commands.add_parser("history", help="past sessions")
+    history.add_argument("folder", type=Path, nargs="?", default=Path("reports"))
+    options = parser.parse_args(arguments)
+    try:
+        return {
+            "fetch": _fetch,
+            "doctor": _doctor,
+            "report": _report,
+            "verdicts": _verdicts,
+            "history": _history,
+        }[options.command](options)
+    except HarnessError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from here", file=sys.stderr)
+        return 130
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from harness.data.download import fetch
+
+    print(fetch(options.name))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from harness.data import auto_choice, available
+    from harness.models import MODELS
+    from harness.report.environment import machine, versions
+
+    for title, lines in (
+        ("machine", {**machine(), "device": _device()}),
+        ("packages", versions()),
+        ("data", available()),
+        ("models", dict.fromkeys(MODELS, "weights come with the chgnet package")),
+    ):
+        print(title)
+        width = max(map(len, lines))
+        for name, value in lines.items():
+            print(f"  {name.ljust(width)}  {value}")
+    dataset, reason = auto_choice("auto")
+    print(f"`pytest checks/ -m fold0` would use {dataset}: {reason}")
+    return 0
+
+
+def _device() -> str:
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch cannot be imported: {error}"
+    if torch.cuda.is_available():
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness.report.page import write_page
+
+    print(write_page(options.folder.resolve()))
+    return 0
+
+
+def _verdicts(options: argparse.Namespace) -> int:
+    from harness.evidence import Session
+    from harness.report.verdicts import differences, load_documented
+
+    session = Session.load(options.folder)
+    model, dataset = session.session["model"], session.session["dataset"]
+    documented = load_documented(options.documented, model=model, dataset=dataset)
+    for found in session.claims:
+        if not found.control:
+            print(found)
+    changed = list(differences(session.claims, documented, session.errors))
+    for line in changed:
+        print(f"DIFFERS {line}")
+    print(f"{model} on {dataset}: {len(changed)} differences from {options.documented}")
+    return 1 if changed else 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from harness.report.history import history, render
+
+    for line in render(history(options.folder)):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,479 @@
+"""Columns straight from matbench's JSON of structures, without building a structure.
+
+The layout is pandas' "split" orientation, {"index": [...], "columns": [...], "data": [[structure,
+target], ...]}, where a structure is pymatgen's dictionary. The official file is about a gigabyte of
+such text, so it is inflated on one thread and decoded, some rows at a time, on another; only a few
+megabytes of text and the finished columns are held. Rows are told apart by the separator the file
+itself uses; a file laid out another way (other white space, other order of keys) is decoded whole,
+which asks for as much memory as it has text.
+
+The fast path only says whether a batch of rows is good. What is wrong with a bad one, and with
+which row, is found by going through it again slowly.
+
+Public: RawColumns, parse, count_rows, crystals_from_json.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from harness.data.crystals import MIN_VOLUME_ANG3, Crystals, triple_products
+from harness.data.elements import NUMBERS
+from harness.data.folds import N_OFFICIAL, mbid, row_numbers
+from harness.errors import DataError
+
+STRUCTURE, TARGET = "structure", "e_form"
+
+_READ_BYTES = 1 << 18
+_BATCH_BYTES = 1 << 18  # of text; what larger batches decode to falls out of the cache
+_HEAD = re.compile(
+    rb'\s*\{\s*"index"\s*:\s*(\[[^][]*\])\s*,\s*"columns"\s*:\s*(\[[^][]*\])\s*,'
+    rb'\s*"data"\s*:\s*\[\s*(?=\[)'
+)
+_HEAD_LIMIT = 1 << 25  # an index of 132,752 numbers takes one megabyte of these 32
+_SEPARATORS = (b"], [{", b"],[{")  # json.dumps, pandas.to_json
+_TAIL = re.compile(rb"\s*\]\s*\}\s*")
+
+_RESTORE = "Restore the file: fetch it again, or write it again from its source"
+_AS_DICT = "Write structures with pymatgen's Structure.as_dict()"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RawColumns:
+    """What the file says, row by row in its own order."""
+
+    index: np.ndarray  # (n,) int64 official 0-based row numbers, unique
+    target: np.ndarray  # (n,) float64, finite
+    crystals: Crystals
+
+
+def parse(path: Path) -> RawColumns:
+    """Read a file in matbench's layout, gzip-compressed or plain.
+
+    Raises:
+        DataError: the file is cut short or is not such JSON, or a row is not an ordered structure
+            and a finite number; the message names the row's position and its official id.
+    """
+    with _no_collector():
+        try:
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                return _parse_stream(path, _one_ahead(_inflated(path), pool))
+        except _OtherLayoutError:
+            return _parse_whole(path)
+
+
+def count_rows(path: Path) -> int | None:
+    """Entries of ``index``, from the first part of the file; None where it does not come first.
+
+    Raises:
+        DataError: the file is cut short, or index is not a list of official row numbers.
+    """
+    if head := _read_head(_inflated(path))[0]:
+        return len(_official_numbers(path, head[1]))
+    return None
+
+
+def crystals_from_json(structures: Sequence[bytes], path: Path, ids: Sequence[str]) -> Crystals:
+    """Crystals from the JSON texts of pymatgen structures; path and ids are for messages.
+
+    Raises:
+        DataError: a text is not an ordered structure; the message names the row.
+    """
+    rows = _Rows(path, len(structures), lambda position: f"row {position} ({ids[position]})")
+    try:
+        rows.add(b"[" + b",".join([b"[" + text + b",0]" for text in structures]) + b"]")
+    except _OtherLayoutError:
+        raise DataError(f"{path} holds a structure that is not valid JSON. {_RESTORE}.") from None
+    return rows.crystals()
+
+
+class _OtherLayoutError(Exception):
+    """The text cannot be cut into rows by looking at separators; says nothing about its content."""
+
+
+# --- text -----------------------------------------------------------------------------------------
+
+
+def _inflated(path: Path) -> Iterator[bytes]:
+    """The file's text, piece by piece."""
+    with path.open("rb") as stream:
+        data = stream.read(_READ_BYTES)
+        if not data.startswith(b"\x1f\x8b"):
+            while data:
+                yield data
+                data = stream.read(_READ_BYTES)
+            return
+        member = zlib.decompressobj(wbits=31)
+        n_out = 0
+        try:
+            while data:
+                if member.eof:  # gzip files may be joined end to end
+                    member = zlib.decompressobj(wbits=31)
+                piece = member.decompress(data)
+                n_out += len(piece)
+                yield piece
+                data = member.unused_data.lstrip(b"\0") or stream.read(_READ_BYTES)
+        except zlib.error as error:
+            raise DataError(
+                f"{path} is damaged: gzip fails after {n_out} bytes of text ({error}). {_RESTORE}."
+            ) from error
+        if not member.eof:
+            raise DataError(
+                f"{path} is cut short: it ends inside the gzip stream, at {stream.tell()} bytes "
+                f"({n_out} bytes of text). {_RESTORE}."
+            )
+
+
+def _one_ahead(pieces: Iterator[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    """The same pieces, the next one being made (zlib lets other threads run) while one is used."""
+    future = pool.submit(next, pieces, None)
+    while (piece := future.result()) is not None:
+        future = pool.submit(next, pieces, None)
+        yield piece
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cycle collector, which would walk every decoded object; none is in a cycle."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _read_head(pieces: Iterator[bytes]) -> tuple[re.Match[bytes] | None, bytes]:
+    """Everything before the first row as a match, and the text read so far."""
+    text = b""
+    for piece in pieces:
+        text += piece
+        if head := _HEAD.match(text):
+            return head, text
+        if len(text) > _HEAD_LIMIT:
+            break
+    return None, text
+
+
+def _parse_stream(path: Path, pieces: Iterator[bytes]) -> RawColumns:
+    head, text = _read_head(pieces)
+    if head is None or _names(head[2]) != [STRUCTURE, TARGET]:
+        raise _OtherLayoutError
+    index = _official_numbers(path, head[1])
+    rows = _Rows(path, len(index), _official_name(index))
+    text, separator = text[head.end() :], b""
+    for piece in chain((b"",), pieces):
+        text += piece
+        start = 0
+        separator = separator or max(_SEPARATORS, key=text.count)
+        while (cut := text.find(separator, start + _BATCH_BYTES)) >= 0:
+            rows.add(b"[" + text[start : cut + 1] + b"]")
+            start = cut + 2
+        text = text[start:]
+        if separator not in text:
+            separator = b""
+            if len(text) > _HEAD_LIMIT:
+                raise _OtherLayoutError
+    end = text.rfind(b"]", 0, max(text.rfind(b"]"), 0))  # the last row's, before that of "data"
+    if end < 0 or not _TAIL.fullmatch(text, end + 1):
+        raise _OtherLayoutError
+    rows.add(b"[" + text[: end + 1] + b"]")
+    return RawColumns(index=index, target=rows.target(), crystals=rows.crystals())
+
+
+def _parse_whole(path: Path) -> RawColumns:
+    """For any white space and order of keys, at the price of holding all text at once."""
+    text = b"".join(_inflated(path))
+    if not text.strip():
+        raise DataError(f"{path} is empty. {_RESTORE}.")
+    try:
+        table = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        if missing := [key for key in ("index", "columns", "data") if key not in table]:
+            raise DataError(
+                f"{path} lacks {', '.join(missing)}: its keys are {sorted(table)[:8]}. Write the "
+                'table with df.to_json(orient="split"), structures as dictionaries.'
+            )
+        data = msgspec.json.decode(table["data"], type=list[list[msgspec.Raw]])
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"{path} is not a table of structures ({error}). Expected "
+            '{"index": [...], "columns": [...], "data": [[structure, target], ...]}.'
+        ) from error
+    except msgspec.DecodeError as error:
+        raise DataError(_json_problem(path, text, error)) from error
+    columns = _names(table["columns"])
+    if absent := [name for name in (STRUCTURE, TARGET) if name not in columns]:
+        raise DataError(
+            f"{path} has no column {' and no '.join(absent)}: its columns are {columns}. Name the "
+            f"columns {STRUCTURE!r} and {TARGET!r} (eV/atom)."
+        )
+    index = _official_numbers(path, table["index"])
+    rows = _Rows(path, len(index), _official_name(index))
+    structure, target = columns.index(STRUCTURE), columns.index(TARGET)
+    for start in range(0, len(data), 64):
+        batch = []
+        for position, row in enumerate(data[start : start + 64], start=start):
+            if len(row) != len(columns):
+                raise DataError(
+                    f"{path}, {rows.name(position)}: {len(row)} values for {len(columns)} columns "
+                    f"{columns}. {_RESTORE}."
+                )
+            batch.append(b"[" + bytes(row[structure]) + b"," + bytes(row[target]) + b"]")
+        rows.add(b"[" + b",".join(batch) + b"]")
+    return RawColumns(index=index, target=rows.target(), crystals=rows.crystals())
+
+
+def _json_problem(path: Path, text: bytes, error: Exception) -> str:
+    """Where the text stops being JSON."""
+    place = re.search(r"\(byte (\d+)\)", str(error))
+    at = int(place[1]) if place else len(text)
+    begun = text.count(b'"lattice"', 0, at)  # one in every row
+    around = text[max(0, at - 60) : at + 20].decode(errors="replace")
+    return (
+        f"{path} is not valid JSON at byte {at} of {len(text)}, "
+        f"{f'in row {begun - 1}' if begun else 'before the first row'} ({error}): {around!r}. "
+        f"{_RESTORE}."
+    )
+
+
+def _names(text: bytes | msgspec.Raw) -> list[str]:
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.MsgspecError:
+        return []
+
+
+def _official_numbers(path: Path, text: bytes | msgspec.Raw) -> np.ndarray:
+    """(n,) int64 official row numbers; matbench's own ids are understood too."""
+    try:
+        entries = msgspec.json.decode(text, type=list[int | str])
+        if entries and all(isinstance(entry, str) for entry in entries):
+            index = row_numbers([str(entry) for entry in entries])
+        else:
+            index = np.array(entries, dtype=np.int64)
+    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path}: index is not a list of official 0-based row numbers ({error}). Keep the "
+            f'numbers of the official file, or ids like "{mbid(0)}".'
+        ) from error
+    outside = np.flatnonzero((index < 0) | (index >= N_OFFICIAL))
+    if len(outside):
+        raise DataError(
+            f"{path}: row {outside[0]} has index {index[outside[0]]}, outside 0 to "
+            f"{N_OFFICIAL - 1}. index holds official 0-based row numbers of mp_e_form."
+        )
+    _, first, inverse = np.unique(index, return_index=True, return_inverse=True)
+    if len(first) < len(index):
+        again = int(np.flatnonzero(first[inverse] != np.arange(len(index)))[0])
+        raise DataError(
+            f"{path}: row {again} has index {index[again]} ({mbid(int(index[again]))}), as has row "
+            f"{first[inverse[again]]}. A row counts once; remove the copy from index and data."
+        )
+    return index
+
+
+def _official_name(index: np.ndarray) -> Callable[[int], str]:
+    def name(position: int) -> str:
+        if position >= len(index):
+            return f"row {position} (beyond the {len(index)} entries of index)"
+        number = int(index[position])
+        return f"row {position} (index {number}, {mbid(number)})"
+
+    return name
+
+
+# --- rows -----------------------------------------------------------------------------------------
+# A tuple says how long a list has to be; keys that are not named are skipped unread. Nothing here
+# can be in a reference cycle, hence gc=False.
+
+_Vector = tuple[float, float, float]
+
+
+class _Species(msgspec.Struct, gc=False):
+    element: str
+    occu: Annotated[float, msgspec.Meta(ge=1.0, le=1.0)]  # anything else is a disordered site
+
+
+class _Site(msgspec.Struct, gc=False):
+    species: tuple[_Species]
+    abc: _Vector
+
+
+class _Lattice(msgspec.Struct, gc=False):
+    matrix: tuple[_Vector, _Vector, _Vector]
+
+
+class _Structure(msgspec.Struct, gc=False):
+    lattice: _Lattice
+    sites: Annotated[list[_Site], msgspec.Meta(min_length=1)]
+
+
+_BATCH = msgspec.json.Decoder(list[tuple[_Structure, float]])
+_flat = chain.from_iterable
+
+
+class _Rows:
+    """Columns under construction; numbers arrive as flat runs and are shaped at the end."""
+
+    def __init__(self, path: Path, n_expected: int, name: Callable[[int], str]) -> None:
+        self.path = path
+        self.n_expected = n_expected
+        self.name = name  # how a message calls the row at a position
+        self.n_rows = 0
+        self._numbers: list[bytes] = []
+        self._n_sites: list[np.ndarray] = []
+        self._coords: list[np.ndarray] = []
+        self._lattices: list[np.ndarray] = []
+        self._targets: list[np.ndarray] = []
+
+    def add(self, text: bytes) -> None:
+        """Decode one batch, a JSON list of whole rows."""
+        try:
+            structures, targets = zip(*_BATCH.decode(text), strict=True)
+            sites = [site for structure in structures for site in structure.sites]
+            numbers = bytes([NUMBERS[site.species[0].element] for site in sites])
+        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            raise self._problem(text, error) from error
+        coords = _flat([site.abc for site in sites])
+        vectors = _flat([structure.lattice.matrix for structure in structures])
+        n = len(structures)
+        self._numbers.append(numbers)
+        self._n_sites.append(np.array([len(structure.sites) for structure in structures]))
+        self._coords.append(np.fromiter(coords, np.float64, count=3 * len(sites)))
+        self._lattices.append(np.fromiter(_flat(vectors), np.float64, count=9 * n))
+        self._targets.append(np.array(targets, dtype=np.float64))
+        self.n_rows += n
+
+    def _problem(self, text: bytes, error: Exception) -> DataError | _OtherLayoutError:
+        """The first thing wrong in a batch, found slowly."""
+        try:
+            rows = json.loads(text)  # understands NaN and Infinity, which are no JSON
+        except (ValueError, RecursionError):
+            return _OtherLayoutError()  # cut at the wrong place, or the file is broken
+        for position, row in enumerate(rows, start=self.n_rows):
+            if what := _why_not(row):
+                return DataError(f"{self.path}, {self.name(position)}: {what}")
+        return DataError(
+            f"{self.path}, in rows {self.n_rows} to {self.n_rows + len(rows) - 1}: {error}. "
+            f"{_RESTORE}."
+        )
+
+    def target(self) -> np.ndarray:
+        """(n,) float64."""
+        return _joined(self._targets) if self._targets else np.empty(0)
+
+    def crystals(self) -> Crystals:
+        """Everything added, which it releases. Raises DataError if rows are missing or flat."""
+        if self.n_rows != self.n_expected:
+            raise DataError(
+                f"{self.path}: index has {self.n_expected} entries and data has {self.n_rows} "
+                f"rows; the first without a partner is row {min(self.n_rows, self.n_expected)}. "
+                f"{_RESTORE}."
+            )
+        if self.n_rows == 0:
+            raise DataError(f"{self.path} has no rows. {_RESTORE}.")
+        lattices = _joined(self._lattices).reshape(-1, 3, 3)
+        volumes = np.abs(triple_products(lattices))
+        if (flat := np.flatnonzero(~(volumes > MIN_VOLUME_ANG3))).size:
+            raise DataError(
+                f"{self.path}, {self.name(int(flat[0]))}: the cell has a volume of "
+                f"{volumes[flat[0]]:.3g} Å^3: {lattices[flat[0]].tolist()}. Its vectors lie in a "
+                "plane or the units are wrong; they are rows, in Å."
+            )
+        return Crystals(
+            numbers=np.frombuffer(bytearray().join(self._numbers), dtype=np.uint8),
+            frac_coords=_joined(self._coords).reshape(-1, 3),
+            lattices=lattices,
+            offsets=np.concatenate([[0], np.cumsum(_joined(self._n_sites))]),
+        )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """One array of all parts, which are released."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
+
+
+# --- what is wrong with a row ---------------------------------------------------------------------
+
+
+def _why_not(row: Any) -> str | None:
+    """Why a decoded row is not an ordered structure and a finite number, or None if it is one."""
+    if not isinstance(row, list) or len(row) != 2:
+        count = f"{len(row)} values" if isinstance(row, list) else f"a {type(row).__name__}"
+        return f"{count} for 2 columns ({STRUCTURE}, {TARGET}). {_RESTORE}."
+    structure, target = row
+    if not _is_finite(target):
+        return (
+            f"{TARGET} is {target!r}, not a finite number of eV/atom. Remove the row and its index "
+            "entry, or restore the value."
+        )
+    try:
+        lattice, sites = structure["lattice"]["matrix"], structure["sites"]
+    except (KeyError, TypeError) as error:
+        return (
+            f"the structure has no lattice.matrix or no sites ({type(error).__name__}: {error}). "
+            f"{_AS_DICT}."
+        )
+    if not _is_vector(lattice, _is_vector):
+        return (
+            f"lattice.matrix is {lattice!r:.200}, not three vectors of three finite numbers in Å. "
+            f"{_RESTORE}."
+        )
+    if not isinstance(sites, list) or not sites:
+        return f"sites is {sites!r:.60}: a crystal has at least one. Remove the row."
+    for position, site in enumerate(sites):
+        if what := _why_not_site(site):
+            return f"site {position}: {what}"
+    return None
+
+
+def _why_not_site(site: Any) -> str | None:
+    try:
+        species, abc = site["species"], site["abc"]
+        occupants = [(one["element"], one["occu"]) for one in species]
+    except (KeyError, TypeError) as error:
+        return (
+            "no species with element and occu, or no abc "
+            f"({type(error).__name__}: {error}). {_AS_DICT}."
+        )
+    if len(occupants) != 1 or not _is_finite(occupants[0][1]) or occupants[0][1] != 1:
+        return (
+            f"occupied by {occupants}. Only ordered structures have one energy: order it, or "
+            "remove the row."
+        )
+    if not isinstance(occupants[0][0], str) or occupants[0][0] not in NUMBERS:
+        return f"{occupants[0][0]!r} is not an element. Correct the symbol or remove the row."
+    if not _is_vector(abc):
+        return f"abc is {abc!r:.80}, not three finite fractional coordinates. {_RESTORE}."
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    """A number that float64 can hold, which true and false are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_vector(value: Any, is_entry: Callable[[Any], bool] = _is_finite) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(is_entry, value))

@@ -1,0 +1,63 @@
+"""What published models predict for every row of matbench v0.1 mp_e_form.
+
+Source: materialsproject/matbench, benchmarks/ (MIT), test predictions of coNGN, ALIGNN, CGCNN,
+CrabNet and RF-SCM/Magpie, each row by the model that was not trained on it. Unit: eV/atom.
+
+Public: load_peer_predictions, PeerPredictions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.folds import N_FOLDS
+from harness.data.paths import require_shared_data_file, sha256_of
+from harness.data.targets import read_parquet
+from harness.errors import DataError
+
+FILE_NAME = "matbench_mp_e_form_peer_predictions.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PeerPredictions:
+    """One number a row and model."""
+
+    ids: np.ndarray  # (n,) str, unique
+    fold: np.ndarray  # (n,) int8, the fold in which the row was tested
+    predictions: dict[str, np.ndarray]  # model -> (n,) float64 eV/atom
+    inputs: dict[str, str]  # file name -> sha256
+
+
+def load_peer_predictions(path: Path | None = None) -> PeerPredictions:
+    """All official rows, in the official order.
+
+    Raises:
+        NotAvailable: the file is not in HARNESS_DATA.
+        DataError: it is not as described.
+    """
+    path = path or require_shared_data_file(FILE_NAME)
+    columns = read_parquet(path, ("mbid", "fold"))
+    ids, fold = columns.pop("mbid").astype(str), columns.pop("fold")
+    if not np.isin(fold, np.arange(N_FOLDS)).all():
+        raise DataError(
+            f"{path}: fold holds {np.unique(fold)[:8].tolist()}, expected 0 to {N_FOLDS - 1}. "
+            "Restore the file."
+        )
+    if len(np.unique(ids)) != len(ids):
+        raise DataError(f"{path}: an mbid comes twice. Restore the file.")
+    predictions = {name: values.astype(np.float64) for name, values in columns.items()}
+    for name, values in predictions.items():
+        if (bad := np.flatnonzero(~np.isfinite(values))).size:
+            raise DataError(
+                f"{path}: {name} predicts {values[bad[0]]} for {ids[bad[0]]} ({bad.size} such "
+                "rows). Restore the file."
+            )
+    return PeerPredictions(
+        ids=ids,
+        fold=fold.astype(np.int8),
+        predictions=predictions,
+        inputs={path.name: sha256_of(path)},
+    )

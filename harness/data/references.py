@@ -1,0 +1,107 @@
+"""Energies of the elements that formation energies of the Materials Project are measured from.
+
+Source: the Materials Project's lowest-energy entry of each of 89 elements, queried on 7 February
+2023 and published by janosh/matbench-discovery (MIT) as 2023-02-07-mp-elemental-reference-entries.
+Theory: PBE with MP2020 corrections (which are zero for the elements). Unit: eV/atom.
+
+Public: load_mp2020_references, ElementalReferences.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.crystals import N_ELEMENTS
+from harness.data.elements import NUMBERS, SYMBOLS
+from harness.data.paths import fetched_dir, sha256_of, shared_data_file
+from harness.errors import DataError, NotAvailable
+
+FILE_NAME = "mp-elemental-reference-entries-2023-02-07.json.gz"
+SHA256 = "9fd6ef848a91c88840a0d1709b5856d0edb4af22095237e59db52f2acd6bbf79"
+FETCH_NAME = "mp-elemental-references"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ElementalReferences:
+    """One energy per element; nan for those without an entry."""
+
+    energies_ev_per_atom: np.ndarray  # (118,) float64, position Z - 1, nan where absent
+    sha256: str
+    source: str
+
+    def formation_energies(
+        self, energy_ev_per_atom: np.ndarray, fractions: np.ndarray
+    ) -> np.ndarray:
+        """(n,) eV/atom: total energies less those of the elements.
+
+        Args:
+            energy_ev_per_atom: (n,) total energies, MP2020-corrected.
+            fractions: (n, 118) atomic fractions.
+        Raises:
+            DataError: a row holds an element without a reference; the message names both.
+        """
+        absent = np.isnan(self.energies_ev_per_atom)
+        if len(rows := np.flatnonzero((fractions[:, absent] > 0).any(axis=1))):
+            elements = np.flatnonzero(absent & (fractions[rows[0]] > 0))
+            raise DataError(
+                f"row {rows[0]} holds {', '.join(SYMBOLS[z] for z in elements)}, for which "
+                f"{self.source} has no energy ({len(rows)} such rows). Leave them out."
+            )
+        return energy_ev_per_atom - fractions @ np.where(absent, 0.0, self.energies_ev_per_atom)
+
+
+def load_mp2020_references(path: Path | None = None) -> ElementalReferences:
+    """(energy + correction) / atoms of each entry, from HARNESS_DATA or the fetched file.
+
+    Raises:
+        NotAvailable: the file is not on this machine; the message has the one command.
+        DataError: it is not the published one.
+    """
+    path = path or shared_data_file(FILE_NAME) or fetched_dir() / FILE_NAME
+    if not path.is_file():
+        raise NotAvailable(
+            f"{FILE_NAME} is not at hand, and energies cannot be turned into formation energies "
+            f"without it. Run: python -m harness fetch {FETCH_NAME}"
+        )
+    if (found := sha256_of(path)) != SHA256:
+        raise DataError(
+            f"{path}: sha256 is {found}, expected {SHA256}. Delete it and run: "
+            f"python -m harness fetch {FETCH_NAME}"
+        )
+    return parse(path)
+
+
+def parse(path: Path) -> ElementalReferences:
+    """Any file of that layout: element -> ComputedEntry as a dictionary."""
+    energies = np.full(N_ELEMENTS, np.nan)
+    try:
+        with gzip.open(path) as stream:
+            entries = json.load(stream)
+        for symbol, entry in entries.items():
+            ((element, n_atoms),) = entry["composition"].items()
+            if element != symbol:
+                raise ValueError(f"the entry of {symbol} is of {element}")
+            energy = (entry["energy"] + entry["correction"]) / n_atoms
+            if not math.isfinite(energy):
+                raise ValueError(f"{symbol} has the energy {energy} eV/atom")
+            energies[NUMBERS[symbol] - 1] = energy
+    except (
+        OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError,
+        ZeroDivisionError,
+    ) as error:  # fmt: skip
+        raise DataError(
+            f"{path} does not hold one entry per element ({type(error).__name__}: {error}). "
+            f"Delete it and run: python -m harness fetch {FETCH_NAME}"
+        ) from error
+    return ElementalReferences(
+        energies_ev_per_atom=energies,
+        sha256=sha256_of(path),
+        source="Materials Project elemental entries of 2023-02-07",
+    )

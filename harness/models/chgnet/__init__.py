@@ -1,0 +1,35 @@
+"""CHGNet: chgnet's weights, this project's graph builder and forward pass.
+
+``graph.py`` builds graphs from columns, ``forward.py`` computes, ``weights.py`` reads chgnet's
+files, ``model.py`` joins them into a subject. torch and chgnet are imported only by ``load``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.models.chgnet.model import CHGNetModel
+
+__all__ = ["load"]
+
+
+def load(version: str = "0.3.0", device: str = "auto") -> CHGNetModel:
+    """CHGNet as a subject.
+
+    Args:
+        version: "0.3.0", "0.2.0" or "r2scan".
+        device: "cpu", "cuda" (or "cuda:1"), or "auto" for a GPU where there is one.
+    Raises:
+        ConfigError: the version or the device is unknown, or no GPU is to be had.
+        ModelError: chgnet is not installed or its files are not as expected.
+    """
+    try:
+        from harness.models.chgnet.model import CHGNetModel
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from harness.errors import ModelError
+
+        raise ModelError("CHGNet needs the packages chgnet and torch. Install them.") from error
+    return CHGNetModel(version, device)

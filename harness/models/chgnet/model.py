@@ -1,0 +1,482 @@
+"""CHGNet as a subject: batches, threads, devices, and what to say of rows it cannot score.
+
+Public: CHGNetModel, Features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from harness.errors import ConfigError, ModelError
+from harness.models.chgnet.forward import TensorGraph, Weights, forward, site_energies
+from harness.models.chgnet.graph import Graph, build_graph
+from harness.models.chgnet.weights import read_chgnet, state_sha256
+from harness.models.protocol import Identity, Prediction
+
+if TYPE_CHECKING:
+    from chgnet.model import CHGNet
+
+    from harness.data.crystals import Crystals
+
+ENGINE = "1"  # of graph.py and forward.py: raise it when a number they give changes
+PROPERTIES = ("energy", "forces", "stress", "magmoms")
+N_ELEMENTS = 94  # rows of the embedding; the last is Pu
+GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
+
+# Work is counted in directed edges, an angle as 1.3 of them (measured on one core).
+_WORK_PER_ANGLE = 1.3
+# One core's share at a time, and what one call of predict is best given: enough shares that the
+# cores finish together, few enough that a caller who saves batch by batch loses little.
+_WORK_PER_TASK = 10_000
+_WORK_PER_BATCH = {"cpu": 1_000_000, "cuda": 1_000_000}
+# With gradients every intermediate stays in memory.
+_GRADIENT_WORK_PER_TASK = 10_000
+_GRADIENT_WORK_PER_TASK_CUDA = 300_000
+_N_GRAPH_THREADS = 4  # that build graphs ahead of a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What the readout sees, for training a new one on a frozen network."""
+
+    atoms: np.ndarray  # (N, 64) float32 in the crystals' order; nan for rows not scored
+    problems: dict[int, str] = field(default_factory=dict)  # row -> why it was not scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    energy: bool = True
+    gradient: bool = False
+    moments: bool = False
+    features: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    rows: np.ndarray  # positions into the crystals, none with a known problem
+    graph: Graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """Per-row and per-atom arrays of the rows of one task, in the task's order."""
+
+    rows: np.ndarray
+    site_energy: np.ndarray | None
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+    moments: np.ndarray | None
+    features: np.ndarray | None
+
+
+_Outcome = tuple[list[_Result], dict[int, str]]  # results, and row -> problem
+
+
+class CHGNetModel:
+    """CHGNet 0.3.0, 0.2.0 or r2scan from the installed chgnet package.
+
+    Energies are chgnet's: total energies in eV/atom, not formation energies. They agree with
+    ``CHGNet.predict_structure`` to 1e-5 eV/atom, forces to 1e-4 eV/Å, stress to 1e-3 GPa. Stress is
+    tension positive; for a left-handed cell chgnet's own has the wrong sign, this one has not.
+
+    A row with an isolated atom, an element beyond Pu or no finite energy is not scored; the
+    others are unaffected by it.
+    """
+
+    elements: frozenset[int] = frozenset(range(1, N_ELEMENTS + 1))
+
+    def __init__(self, version: str, device: str = "auto") -> None:
+        """Load one version onto "cpu", "cuda" (or "cuda:1" and so on) or "auto".
+
+        Raises:
+            ConfigError: the version or the device is unknown, or no GPU is to be had.
+            ModelError: chgnet is not installed or its files are not as expected.
+        """
+        self.device = _device(device)
+        self._network: CHGNet = read_chgnet(version)
+        arguments = self._network.model_args
+        self._cutoffs = {
+            "atom_cutoff_ang": float(arguments["atom_graph_cutoff"]),
+            "bond_cutoff_ang": float(arguments["bond_graph_cutoff"]),
+        }
+        self._weights = Weights.of(self._network, self.device)
+        references = self._network.composition_model.fc.weight
+        self._references_ev = references.double().numpy().reshape(-1)
+        self.identity = Identity(
+            name=f"chgnet-{version}",
+            weights_sha256=state_sha256(self._network.state_dict()),
+            settings={
+                "engine": ENGINE,
+                "dtype": "float32",
+                "device": self.device.type,
+                "mlp_out_bias": str(arguments["mlp_out_bias"]),
+                **{name: f"{cutoff:g}" for name, cutoff in self._cutoffs.items()},
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"CHGNetModel({self.identity.name!r} on {self.device})"
+
+    # --- what is asked ------------------------------------------------------------------------
+
+    def plan(self, crystals: Crystals) -> list[np.ndarray]:
+        """Batches of row positions, largest crystals first, each about as much work.
+
+        A crystal larger than a batch has one of its own. Planning a batch again gives one batch in
+        the same order, so predicting batch by batch and all at once give the same bytes.
+        """
+        work = self._work(crystals)
+        order = np.argsort(-work, kind="stable")
+        return _packed(order, work[order], _WORK_PER_BATCH[self.device.type])
+
+    def predict(
+        self, crystals: Crystals, properties: Sequence[str] = ("energy",)
+    ) -> Prediction:
+        """Energies of every row, and what else is asked for.
+
+        Args:
+            properties: of "energy" (always given), "forces", "stress", "magmoms".
+        Raises:
+            ConfigError: a property is unknown.
+            ModelError: the GPU's memory does not hold one crystal; the message names the row.
+        """
+        if isinstance(properties, str) or not set(properties) <= set(PROPERTIES):
+            raise ConfigError(
+                f"properties={properties!r}; CHGNet gives {', '.join(PROPERTIES)}, as a tuple."
+            )
+        want_forces, want_stress = "forces" in properties, "stress" in properties
+        want_moments = "magmoms" in properties
+        wanted = _Wanted(gradient=want_forces or want_stress, moments=want_moments)
+
+        n, n_atoms = len(crystals), len(crystals.numbers)
+        site_energy = np.full(n_atoms, np.nan)
+        forces = np.full((n_atoms, 3), np.nan)
+        stress = np.full((n, 3, 3), np.nan)
+        moments = np.full(n_atoms, np.nan)
+        problems: dict[int, str] = {}
+        for result in self._results(crystals, wanted, problems):
+            atoms = _atoms_of(crystals, result.rows)
+            if result.site_energy is not None:
+                site_energy[atoms] = result.site_energy
+            if result.forces is not None and result.stress is not None:
+                forces[atoms], stress[result.rows] = result.forces, result.stress
+            if result.moments is not None:
+                moments[atoms] = result.moments
+
+        energy = self.composition_energies(crystals) + _row_means(crystals, site_energy)
+        _explain_infinite(energy, problems)
+        split = np.cumsum(crystals.n_atoms)[:-1]
+        return Prediction(
+            energy=energy,
+            problems=dict(sorted(problems.items())),
+            forces=np.split(forces, split)[:n] if want_forces else None,
+            stress=stress if want_stress else None,
+            magmoms=np.split(moments, split)[:n] if want_moments else None,
+        )
+
+    def energies(self, crystals: Crystals) -> np.ndarray:
+        """(n,) float64 eV/atom, total energies.
+
+        Raises:
+            ModelError: a row could not be scored; the message names the rows.
+        """
+        prediction = self.predict(crystals)
+        _refuse(prediction.problems, "predict() gives nan and the reason for such rows")
+        return prediction.energy
+
+    def featurise(self, crystals: Crystals) -> Features:
+        """Features of every atom, and why rows were not scored."""
+        atoms = np.full((len(crystals.numbers), 64), np.nan, dtype=np.float32)
+        problems: dict[int, str] = {}
+        for result in self._results(crystals, _Wanted(features=True, energy=False), problems):
+            if result.features is not None:
+                atoms[_atoms_of(crystals, result.rows)] = result.features
+        _explain_infinite(_row_means(crystals, atoms.sum(axis=1)), problems)
+        return Features(atoms=atoms, problems=dict(sorted(problems.items())))
+
+    def atom_features(self, crystals: Crystals) -> np.ndarray:
+        """(N, 64) float32 of all atoms of all rows: after the readout's norm, before its MLP.
+
+        A row's energy is the mean over its atoms of ``head()`` on these, plus
+        ``composition_energies``.
+
+        Raises:
+            ModelError: a row could not be scored; the message names the rows.
+        """
+        features = self.featurise(crystals)
+        _refuse(features.problems, "featurise() gives nan and the reason for such rows")
+        return features.atoms
+
+    def composition_energies(self, crystals: Crystals) -> np.ndarray:
+        """(n,) float64 eV/atom that chgnet takes from the composition alone (its AtomRef).
+
+        nan for a row with an element beyond Pu.
+        """
+        known = np.full(256, np.nan)  # a position for every uint8
+        known[1 : N_ELEMENTS + 1] = self._references_ev
+        return _row_means(crystals, known[crystals.numbers])
+
+    def head(self) -> torch.nn.Module:
+        """A copy of chgnet's readout MLP, (N, 64) to (N, 1) eV, on the CPU and trainable."""
+        return copy.deepcopy(self._network.mlp).requires_grad_(True)
+
+    # --- how it is done -----------------------------------------------------------------------
+
+    def _work(self, crystals: Crystals) -> np.ndarray:
+        """(n,) estimated work from number density alone, in directed edges."""
+        density = crystals.n_atoms / crystals.volumes_ang3
+        spheres = {name: 4 / 3 * np.pi * r**3 for name, r in self._cutoffs.items()}
+        n_edges = density * spheres["atom_cutoff_ang"]
+        n_angles = (density * spheres["bond_cutoff_ang"]) ** 2
+        return np.asarray(crystals.n_atoms * (n_edges + _WORK_PER_ANGLE * n_angles))
+
+    def _results(
+        self, crystals: Crystals, wanted: _Wanted, problems: dict[int, str]
+    ) -> Iterator[_Result]:
+        """Results of all rows that can be scored; the others go to problems."""
+        problems |= _unknown_elements(crystals)
+        keep = np.ones(len(crystals), dtype=bool)
+        keep[list(problems)] = False
+        rows = np.flatnonzero(keep)
+
+        budget = self._task_budget(wanted)
+        work = self._work(crystals)[rows]
+        tasks = [
+            rows[batch][piece]
+            for batch in (self.plan(crystals[rows]) if len(rows) else [])
+            for piece in _packed(np.arange(len(batch)), work[batch], budget)
+        ]
+        if self.device.type == "cuda":
+            outcomes = self._outcomes_cuda(crystals, tasks, wanted)
+        else:
+            outcomes = self._outcomes_cpu(crystals, tasks, wanted)
+        for results, found in outcomes:
+            problems |= found
+            yield from results
+
+    def _task_budget(self, wanted: _Wanted) -> int:
+        if self.device.type == "cuda":
+            return _GRADIENT_WORK_PER_TASK_CUDA if wanted.gradient else _WORK_PER_BATCH["cuda"]
+        return _GRADIENT_WORK_PER_TASK if wanted.gradient else _WORK_PER_TASK
+
+    def _outcomes_cpu(
+        self, crystals: Crystals, tasks: list[np.ndarray], wanted: _Wanted
+    ) -> Iterator[_Outcome]:
+        """One task a core, each on one thread: what a task gives depends on nothing beside it."""
+
+        def run(rows: np.ndarray) -> _Outcome:
+            task, found = self._task(crystals, rows)
+            return ([] if task is None else [self._compute(task, wanted)]), found
+
+        n_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and set_num_threads
+        if min(n_threads, len(tasks)) < 2:
+            yield from map(run, tasks)
+            return
+        pool = ThreadPoolExecutor(
+            min(n_threads, len(tasks)),
+            thread_name_prefix="chgnet",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        try:
+            yield from pool.map(run, tasks)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(n_threads)  # for threads yet to start; this one kept its own
+
+    def _outcomes_cuda(
+        self, crystals: Crystals, tasks: list[np.ndarray], wanted: _Wanted
+    ) -> Iterator[_Outcome]:
+        """Graphs are built by threads, a few tasks ahead of the GPU."""
+        pool = ThreadPoolExecutor(_N_GRAPH_THREADS, thread_name_prefix="chgnet-graph")
+        pending: deque[Future[tuple[_Task | None, dict[int, str]]]] = deque()
+        waiting = iter(tasks)
+        try:
+            while True:
+                for rows in islice(waiting, _N_GRAPH_THREADS + 1 - len(pending)):
+                    pending.append(pool.submit(self._task, crystals, rows))
+                if not pending:
+                    return
+                task, found = pending.popleft().result()
+                done = [] if task is None else self._compute_halving(crystals, task, wanted)
+                yield done, found
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _task(
+        self, crystals: Crystals, rows: np.ndarray
+    ) -> tuple[_Task | None, dict[int, str]]:
+        """The graph of those rows without an isolated atom, and what is wrong with the others."""
+        graph = build_graph(crystals[rows], **self._cutoffs)
+        isolated = np.flatnonzero(graph.n_isolated)
+        problems = {
+            int(rows[i]): _isolated_message(
+                int(graph.n_isolated[i]), self._cutoffs["atom_cutoff_ang"]
+            )
+            for i in isolated
+        }
+        if len(isolated):
+            rows = np.delete(rows, isolated)
+            graph = build_graph(crystals[rows], **self._cutoffs)
+        return (_Task(rows=rows, graph=graph) if len(rows) else None), problems
+
+    def _compute_halving(
+        self, crystals: Crystals, task: _Task, wanted: _Wanted
+    ) -> list[_Result]:
+        """The task's result, or those of its halves where the GPU's memory does not hold it."""
+        with contextlib.suppress(torch.cuda.OutOfMemoryError):
+            return [self._compute(task, wanted)]
+        # Only here, with the exception gone, are the tensors of the failed attempt gone too.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(task.rows) == 1:
+            row = int(task.rows[0])
+            raise ModelError(
+                f"row {row} ({int(crystals.n_atoms[row])} atoms, {2 * task.graph.n_bonds} edges, "
+                f"{task.graph.n_angles} angles) does not fit into the memory of {self.device}. "
+                "Free memory on it, leave the row out, or use device='cpu'."
+            )
+        results = []
+        for rows in np.array_split(task.rows, 2):
+            half, _ = self._task(crystals, rows)
+            assert half is not None  # rows without a graph were left out before
+            results += self._compute_halving(crystals, half, wanted)
+        return results
+
+    def _compute(self, task: _Task, wanted: _Wanted) -> _Result:
+        graph = task.graph
+        mode = torch.enable_grad() if wanted.gradient else torch.inference_mode()
+        gradient = None
+        with mode:
+            tensors = TensorGraph(graph, self.device)
+            vectors = tensors.vectors.requires_grad_(wanted.gradient)
+            features, moments = forward(tensors, self._weights, vectors)
+            energies = site_energies(self._weights, features) if wanted.energy else None
+            if wanted.gradient and energies is not None:
+                (gradient,) = torch.autograd.grad(energies.sum(), vectors)
+
+        def host(tensor: torch.Tensor) -> np.ndarray:
+            return np.asarray(tensor.detach().cpu().numpy())
+
+        forces, stress = (None, None) if gradient is None else _forces(graph, host(gradient))
+        return _Result(
+            rows=task.rows,
+            site_energy=None if energies is None else host(energies).astype(np.float64),
+            forces=forces,
+            stress=stress,
+            moments=host(moments).astype(np.float64) if wanted.moments else None,
+            features=host(features) if wanted.features else None,
+        )
+
+
+def _forces(graph: Graph, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) forces in eV/Å and (n, 3, 3) stress in GPa from the slope along every bond vector.
+
+    A bond vector v runs from its second atom to its first and turns into v (1 + strain), so
+    dE/dstrain[a, b] is the sum of v[a] dE/dv[b].
+    """
+    forces = np.stack(
+        [
+            np.bincount(graph.second, slope, minlength=len(graph.numbers))
+            - np.bincount(graph.first, slope, minlength=len(graph.numbers))
+            for slope in gradient.T
+        ],
+        axis=1,
+    )
+    row = graph.row_of_atom[graph.first]
+    virial = np.stack(
+        [
+            np.bincount(row, vector * slope, minlength=len(graph.n_atoms))
+            for vector in graph.vectors.T
+            for slope in gradient.T
+        ],
+        axis=1,
+    ).reshape(-1, 3, 3)
+    return forces, virial * (GPA_PER_EV_PER_ANG3 / graph.volumes_ang3)[:, None, None]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in _WORK_PER_BATCH:
+        raise ConfigError(f"device={name!r} is unknown; use 'cpu', 'cuda', 'cuda:1' or 'auto'.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device={name!r}, and torch {torch.__version__} finds no GPU. Use 'cpu' or 'auto', or "
+            "install a torch built for your driver."
+        )
+    return device
+
+
+def _packed(rows: np.ndarray, work: np.ndarray, budget: float) -> list[np.ndarray]:
+    """Consecutive runs of rows, each within the budget or a single row beyond it."""
+    total = np.cumsum(work)
+    runs, start = [], 0
+    while start < len(rows):
+        spent = total[start - 1] if start else 0.0
+        stop = max(int(np.searchsorted(total, spent + budget, side="right")), start + 1)
+        runs.append(rows[start:stop])
+        start = stop
+    return runs
+
+
+def _atoms_of(crystals: Crystals, rows: np.ndarray) -> np.ndarray:
+    """Positions of the rows' atoms, in the order of the rows."""
+    lengths = crystals.n_atoms[rows]
+    starts = (crystals.offsets[:-1] - crystals.offsets[0])[rows]
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
+
+def _row_means(crystals: Crystals, values: np.ndarray) -> np.ndarray:
+    """(n,) float64 mean over each row's atoms."""
+    starts = crystals.offsets[:-1] - crystals.offsets[0]
+    sums = np.add.reduceat(values, starts) if len(starts) else np.empty(0)
+    return np.asarray(sums / crystals.n_atoms, dtype=np.float64)
+
+
+def _unknown_elements(crystals: Crystals) -> dict[int, str]:
+    beyond = np.flatnonzero(crystals.numbers > N_ELEMENTS)
+    problems: dict[int, set[int]] = {}
+    for row, number in zip(
+        crystals.row_of_atom[beyond].tolist(), crystals.numbers[beyond].tolist(), strict=True
+    ):
+        problems.setdefault(row, set()).add(number)
+    return {
+        row: f"atomic numbers {sorted(numbers)} are beyond {N_ELEMENTS} (Pu), CHGNet's last"
+        for row, numbers in problems.items()
+    }
+
+
+def _isolated_message(n_isolated: int, cutoff_ang: float) -> str:
+    atoms = "1 isolated atom" if n_isolated == 1 else f"{n_isolated} isolated atoms"
+    return f"{atoms} (no neighbour within {cutoff_ang:g} Å)"
+
+
+def _explain_infinite(energy: np.ndarray, problems: dict[int, str]) -> None:
+    for row in np.flatnonzero(~np.isfinite(energy)).tolist():
+        problems.setdefault(row, "the network gives no finite energy: do two atoms coincide?")
+
+
+def _refuse(problems: dict[int, str], instead: str) -> None:
+    if problems:
+        listed = "; ".join(f"row {row}: {problems[row]}" for row in list(problems)[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ModelError(
+            f"CHGNet could not score {len(problems)} rows: {listed}{more}. Leave them out; "
+            f"{instead}."
+        )

@@ -1,0 +1,141 @@
+"""The composition baseline ('Route-B CHGNet-lite'): element fractions into a small MLP.
+
+It sees no coordinates, so polymorphs of one formula get one prediction. What it reaches is what
+any structure-aware potential has to beat before its structures can be said to help.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import ConfigError, DataError
+from harness.models.protocol import Identity
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = "composition-mlp"
+ENGINE = "1"  # raise it when a change here moves a prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompositionMLP:
+    """Settings of the baseline; all of them are part of what its predictions are addressed by."""
+
+    seed: int = 0
+    epochs: int = 30
+    width: int = 512
+    batch_rows: int = 1408
+    learning_rate: float = 1e-3  # the peak of a one-cycle schedule
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.width < 1 or self.batch_rows < 2 or self.learning_rate <= 0:
+            raise ConfigError(
+                f"{self}: epochs and width must be at least 1, batch_rows at least 2 and the "
+                "learning rate positive"
+            )
+
+    def identity(self, compositions: np.ndarray, target_ev_per_atom: np.ndarray) -> Identity:
+        """What a model of these settings trained on these rows is addressed by."""
+        rows = hashlib.sha256()
+        for part in (compositions, target_ev_per_atom):
+            rows.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
+        settings = {key: json.dumps(value) for key, value in asdict(self).items()}
+        return Identity(
+            name=NAME,
+            weights_sha256=f"trained on {rows.hexdigest()}",
+            settings={"engine": ENGINE, **settings},
+        )
+
+    def fit_predict(
+        self,
+        train: np.ndarray,
+        target_ev_per_atom: np.ndarray,
+        test: np.ndarray,
+        *,
+        device: str = "cpu",
+        on_epoch: Callable[[int, float], None] | None = None,
+    ) -> np.ndarray:
+        """Train on one set of compositions, predict another.
+
+        Args:
+            train: (n, 118) element counts, any scale; (m, 118) for ``test``.
+            target_ev_per_atom: (n,) finite.
+            on_epoch: called with the number of epochs done and the last epoch's training MAE.
+        Returns:
+            (m,) float64, eV/atom.
+        Raises:
+            DataError: no training rows, a row without atoms, or a target that is not finite.
+        """
+        import torch
+
+        features, query = _fractions(train, "train"), _fractions(test, "test")
+        target = np.asarray(target_ev_per_atom, dtype=np.float64)
+        if len(features) < 2 or len(features) != len(target):
+            raise DataError(
+                f"{len(features)} training compositions and {len(target)} targets: the baseline "
+                "needs at least two rows and one target a row"
+            )
+        if not np.isfinite(target).all():
+            raise DataError(f"target of training row {np.argmin(np.isfinite(target))} is not finite")
+        generator = torch.Generator().manual_seed(self.seed)
+        mean, spread = float(target.mean()), float(target.std()) or 1.0
+        x = torch.from_numpy(features).to(device)
+        y = torch.from_numpy(((target - mean) / spread).astype(np.float32)).to(device)
+        net = _network(features.shape[1], self.width, generator).to(device)
+        optimiser = torch.optim.Adam(net.parameters(), lr=self.learning_rate)
+        batches_an_epoch = -(-len(features) // self.batch_rows)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, self.learning_rate, total_steps=self.epochs * batches_an_epoch
+        )
+        for epoch in range(1, self.epochs + 1):
+            order = torch.randperm(len(features), generator=generator).to(device)
+            total = torch.zeros((), device=device)
+            for rows in order.split(self.batch_rows):
+                loss = (net(x[rows]).squeeze(1) - y[rows]).abs().mean()
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                total += loss.detach() * len(rows)
+            if on_epoch is not None:
+                on_epoch(epoch, float(total) / len(features) * spread)
+        with torch.inference_mode():
+            parts = [net(q.to(device)).squeeze(1) for q in torch.from_numpy(query).split(16_384)]
+        predicted = torch.cat(parts).to("cpu", torch.float64).numpy()
+        return predicted * spread + mean
+
+
+# For sets of a hundred rows: as many steps as make a small network learn them.
+FEW_ROWS = CompositionMLP(epochs=200, width=128, batch_rows=16)
+
+
+def _fractions(compositions: np.ndarray, what: str) -> np.ndarray:
+    counts = np.asarray(compositions, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    if (totals <= 0).any():
+        raise DataError(f"{what} row {int(np.argmin(totals))} has no atoms; remove or repair it")
+    return (counts / totals).astype(np.float32)
+
+
+def _network(n_inputs: int, width: int, generator: object) -> nn.Module:
+    """Two hidden layers, initialised from ``generator`` alone, never from global state."""
+    import torch
+    from torch import nn
+
+    net = nn.Sequential(
+        nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+    )
+    with torch.no_grad():
+        for layer in net:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)  # type: ignore[arg-type]
+                edge = layer.in_features**-0.5
+                nn.init.uniform_(layer.bias, -edge, edge, generator=generator)  # type: ignore[arg-type]
+    return net

@@ -1,0 +1,71 @@
+"""What a subject must offer. Adapters implement it; runners and checks see nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.data.crystals import Crystals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What predictions are addressed by: change any of it and they are computed anew."""
+
+    name: str
+    weights_sha256: str  # of the parameters themselves, not of the file that held them
+    settings: dict[str, str] = field(default_factory=dict)  # whatever else moves a number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One row per crystal, in the order given. Absent properties are None."""
+
+    energy: np.ndarray  # (n,) float64, eV/atom as the model defines it; nan exactly where not scored
+    problems: dict[int, str] = field(default_factory=dict)  # row -> why it was not scored
+    forces: list[np.ndarray] | None = None  # n of (n_atoms, 3), eV/Å
+    stress: np.ndarray | None = None  # (n, 3, 3), GPa, tension positive
+    magmoms: list[np.ndarray] | None = None  # n of (n_atoms,), μB, magnitudes
+
+    def __post_init__(self) -> None:
+        not_scored = set(np.flatnonzero(~np.isfinite(self.energy)).tolist())
+        if not_scored != set(self.problems):
+            raise ValueError(
+                f"rows without a finite energy {sorted(not_scored)[:5]} and rows with a stated "
+                f"problem {sorted(self.problems)[:5]} differ: a row is scored or explained"
+            )
+
+    @property
+    def scored(self) -> np.ndarray:
+        """(n,) bool, True where the energy may be used."""
+        return np.isfinite(self.energy)
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A subject: from crystals to energies, and to forces, stress and moments where it can."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def elements(self) -> frozenset[int]:
+        """Atomic numbers the model claims to know."""
+        ...
+
+    def plan(self, crystals: Crystals) -> list[np.ndarray]:
+        """Batches of row positions covering every row once; the same crystals, the same batches."""
+        ...
+
+    def predict(
+        self, crystals: Crystals, properties: Sequence[str] = ("energy",)
+    ) -> Prediction: ...
+
+    def energies(self, crystals: Crystals) -> np.ndarray:
+        """(n,) float64 eV/atom. Raises ModelError naming the rows if any could not be scored."""
+        ...

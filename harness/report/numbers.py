@@ -1,0 +1,88 @@
+"""Numbers as people read them: units, digits that do not mislead, durations, hashes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+EV_PER_ATOM = "eV/atom"
+_MOST_DIGITS = 15  # of a float64; past them two numbers are equal
+
+
+def number(value: float, unit: str = "", apart_from: Iterable[float | None] = ()) -> str:
+    """A number without its unit: 4 decimals in eV/atom, 4 significant digits elsewhere.
+
+    Args:
+        apart_from: bounds. Digits are added until the number as shown lies on the same side of
+            each as the number itself, so that a page never says `0.1100 < 0.11` was refuted.
+    """
+    bounds = [b for b in apart_from if b is not None and math.isfinite(b)]
+    for digits in range(4, _MOST_DIGITS + 1):
+        shown = _rounded(value, unit, digits)
+        read = float(shown.replace(",", ""))
+        if all((read < b, read > b) == (value < b, value > b) for b in bounds):
+            return shown
+    return repr(value)
+
+
+def _rounded(value: float, unit: str, digits: int) -> str:
+    size = abs(value)
+    if value == 0:
+        return "0.0000" if unit == EV_PER_ATOM else "0"
+    if unit == EV_PER_ATOM and 0.5e-4 <= size < 1e4:
+        return f"{value:.{digits}f}"
+    if 1e4 <= size < 1e9:
+        return f"{value:,.{digits - 4}f}"
+    return f"{value:.{digits}g}"
+
+
+def in_milli(value: float, unit: str) -> str:
+    """The same in thousandths (`33.8 meV/atom`) where the unit is one of energy, else empty."""
+    return f"{1000 * value:.4g} m{unit}" if unit.startswith("eV") else ""
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 12 s`, `1 h 04 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def share(part: int, of: int) -> str:
+    """`98.3 %`; 100 % and 0 % only where they are exact."""
+    if part in (0, of) or not of:
+        return "100 %" if part and part == of else "0 %"
+    return f"{min(max(100 * part / of, 0.1), 99.9):.1f} %"
+
+
+# Suffixes of names that carry their unit, longest first.
+_SUFFIXES = {
+    "_ev_per_atom": "eV/atom",
+    "_mev_per_atom": "meV/atom",
+    "_ev_per_ang3": "eV/Å³",
+    "_ev_per_ang": "eV/Å",
+    "_percent": "%",
+    "_seconds": "s",
+    "_minutes": "min",
+    "_kelvin": "K",
+    "_ang3": "Å³",
+    "_gpa": "GPa",
+    "_ang": "Å",
+    "_mib": "MiB",
+    "_gib": "GiB",
+    "_fs": "fs",
+    "_ev": "eV",
+}
+
+
+def label(name: str) -> str:
+    """A field's name as a heading: `mae_ev_per_atom` is `mae (eV/atom)`."""
+    for suffix, unit in _SUFFIXES.items():
+        if name.endswith(suffix) and name != suffix:
+            return f"{name.removesuffix(suffix).replace('_', ' ')} ({unit})"
+    return name.replace("_", " ").strip() or name

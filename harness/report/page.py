@@ -1,0 +1,576 @@
+"""One self-contained page of a session: what was claimed, what was measured, what follows.
+
+The page is made from the folder alone (`evidence.json` and the figures it names), so it can be
+made again at any time. It asks nothing of a network: styles, script and plotly.js are in the file,
+and its content policy forbids everything else. Every word from outside is escaped by Jinja.
+
+Public: write_page. Free to change: everything else, and `templates/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.claims import Verdict
+from harness.errors import DataError
+from harness.evidence import Evidence, Session
+from harness.plots.style import VERDICT_COLOURS
+from harness.report.numbers import duration, in_milli, label, number, share
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+MARKS = {
+    Verdict.HELD: "✓",
+    Verdict.REFUTED: "✗",
+    Verdict.INCONCLUSIVE: "≈",
+    Verdict.PLACEHOLDER: "∅",
+    Verdict.NOT_RUN: "–",
+}
+MEANINGS = {
+    Verdict.HELD: "The whole 95 % interval satisfies the bound.",
+    Verdict.REFUTED: "No part of the interval satisfies the bound. A finding about the model, the "
+    "data or the claim; not a defect of the harness.",
+    Verdict.INCONCLUSIVE: "The interval straddles the bound: so many rows cannot tell. More rows "
+    "would.",
+    Verdict.PLACEHOLDER: "The setting that was changed altered nothing beyond repeating the same "
+    "run, so it was probably never applied.",
+    Verdict.NOT_RUN: "Nothing was measured, for the reason given. It counts neither for nor "
+    "against the claim.",
+}
+# Keys of the session record that the page's head shows, and what stands there if one is missing;
+# any other key is shown under environment.
+_UNSAID: dict[str, Any] = {
+    "model": "unnamed model",
+    "dataset": "unnamed data set",
+    "dataset_reason": "",
+    "started": "",
+    "seconds": 0.0,
+    "command": "",
+    "device": "",
+    "sample": None,
+}
+_TABLES = {"machine": "Machine", "versions": "Versions"}
+_LONGEST_LIST = 24
+_LONGEST_TABLE = 60
+
+
+def write_page(folder: Path) -> Path:
+    """Write `report.html` from `evidence.json` and the figures beside it, whole or not at all.
+
+    Raises:
+        DataError: no evidence there, or a figure it names is missing or is no figure. An older
+            page stays as it was.
+    """
+    session = Session.load(folder)
+    view = _view(session, folder)
+    environment = _environment()
+    script, plotly = _script("report.js"), _plotly_js() if view["figures"] else ""
+    page = environment.get_template("report.html").render(
+        **view,
+        style=_style(),
+        script=script,
+        plotly=plotly,
+        policy=_policy([s for s in (script, plotly) if s]),
+    )
+    path = folder / "report.html"
+    scratch = path.with_suffix(".html.tmp")
+    scratch.write_text(page, encoding="utf-8", newline="\n")
+    scratch.replace(path)
+    return path
+
+
+# What the templates are given
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    anchor: str
+    caption: str
+    data: str  # JSON that is safe inside a script element
+    height_px: int
+    wide: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gauge:
+    """An interval against its bound; horizontal places in percent of the width."""
+
+    low: float
+    high: float
+    dot: float
+    bounds: tuple[float, ...]
+    allowed: tuple[float, float]  # where the shaded band begins, and its width
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """One record with what the templates need beside it."""
+
+    record: Evidence
+    anchor: str
+    gauge: _Gauge | None
+    figures: tuple[_Figure, ...]
+    details: dict[str, Any] | None  # a node, see _node
+
+    @property
+    def css(self) -> str:
+        return self.record.verdict.value.replace(" ", "-")
+
+    @property
+    def caught(self) -> bool:
+        """Of a control: was the planted fault noticed?"""
+        return self.record.refuted or self.record.placeholder
+
+    @property
+    def ran(self) -> bool:
+        return self.record.verdict != Verdict.NOT_RUN
+
+    @property
+    def exact(self) -> bool:
+        return self.record.ci_low == self.record.ci_high
+
+    @property
+    def bound_text(self) -> str:
+        return f"{self.record.bound_text} {self.record.unit}".strip()
+
+    @property
+    def scored(self) -> int:
+        return self.record.coverage.get("scored", 0)
+
+    @property
+    def of(self) -> int:
+        return self.record.coverage.get("of", 0)
+
+    @property
+    def complete(self) -> bool:
+        return self.scored == self.of
+
+    def shown(self, value: float) -> str:
+        """A value of this record, kept apart from its bounds."""
+        record = self.record
+        return number(value, record.unit, (record.bound_low, record.bound_high))
+
+    @property
+    def variant(self) -> str:
+        """Case and fold in words; empty where the claim has neither."""
+        fold = "" if self.record.fold is None else f"fold {self.record.fold}"
+        return ", ".join(part for part in (self.record.case, fold) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """Everything about one claim id."""
+
+    id: str
+    anchor: str
+    statement: str
+    basis: str
+    bounds: tuple[tuple[str, str, str], ...]  # bound, its reason, the cases it applies to
+    cases: tuple[_Shown, ...]
+    controls: tuple[_Shown, ...]
+
+    @property
+    def tally(self) -> list[tuple[Verdict, int]]:
+        return _tally(shown.record for shown in self.cases)
+
+
+def _view(session: Session, folder: Path) -> dict[str, Any]:
+    figures = _Figures(folder)
+    frames = _frames(session.claims)
+    anchors: dict[str, str] = {}
+    groups: dict[str, list[_Shown]] = {}
+    for i, record in enumerate(session.claims):
+        groups.setdefault(record.id, []).append(
+            _Shown(
+                record=record,
+                anchor=_anchor(
+                    f"case {record.key}" if not record.control else f"control {i}", anchors
+                ),
+                gauge=_gauge(record, frames),
+                figures=tuple(figures.load(name, record) for name in record.figures),
+                details=_node(record.details) if record.details else None,
+            )
+        )
+    sections = [_section(id, shown, anchors) for id, shown in groups.items()]
+    controls = [s for section in sections for s in section.controls]
+    by_record = {id(s.record): s for section in sections for s in section.cases}
+    info = _UNSAID | session.session
+    return {
+        "session": info,
+        "took": duration(float(info["seconds"])),
+        "started": _instant(str(info["started"])),
+        "rows": [by_record[id(r)] for r in session.claims if not r.control],
+        "sections": sections,
+        "home": {s.anchor: section for section in sections for s in section.cases},
+        "tally": dict(_tally(r for r in session.claims if not r.control)),
+        "verdicts": list(Verdict),
+        "controls_caught": [c for c in controls if c.ran and c.caught],
+        "controls_missed": [c for c in controls if c.ran and not c.caught],
+        "controls_not_run": [c for c in controls if not c.ran],
+        "notices": _notices(info),
+        "errors": session.errors,
+        "figures": figures.all,
+        "inputs": _inputs(session.claims),
+        "notes": _node({k: v for k, v in info.items() if k not in _UNSAID | _TABLES}),
+        "environment_tables": [
+            (heading, dict(info[key]))
+            for key, heading in _TABLES.items()
+            if isinstance(info.get(key), Mapping) and info[key]
+        ],
+    }
+
+
+def _section(id: str, shown: Sequence[_Shown], anchors: dict[str, str]) -> _Section:
+    cases = tuple(s for s in shown if not s.record.control)
+    bounds: dict[tuple[str, str], list[str]] = {}
+    for one in cases or shown:
+        where = one.variant if len(cases) > 1 else ""
+        bounds.setdefault((one.bound_text, one.record.bound_reason), []).append(where)
+    first = (cases or shown)[0].record
+    return _Section(
+        id=id,
+        anchor=_anchor(id, anchors),
+        statement=first.statement,
+        basis=first.basis,
+        bounds=tuple(
+            (text, reason, "; ".join(filter(None, where)) if len(bounds) > 1 else "")
+            for (text, reason), where in bounds.items()
+        ),
+        cases=cases,
+        controls=tuple(s for s in shown if s.record.control),
+    )
+
+
+def _tally(records: Iterable[Evidence]) -> list[tuple[Verdict, int]]:
+    """Verdicts with their counts, in the order of `Verdict`, absent ones left out."""
+    found = [record.verdict for record in records]
+    return [(verdict, found.count(verdict)) for verdict in Verdict if verdict in found]
+
+
+def _notices(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a reader must know before any number: (headline, explanation)."""
+    dataset, reason = str(info["dataset"]), str(info["dataset_reason"])
+    found = []
+    if dataset == "embedded":
+        found.append(
+            (
+                "This is the small embedded data set, not an official benchmark.",
+                f"{reason} Its numbers test the harness and the model's plumbing; they do not "
+                "compare with published ones.".strip(),
+            )
+        )
+    elif "subset" in dataset.lower():
+        found.append(
+            (
+                "This is a subset of the official data set.",
+                f"{reason} Coverage below counts against all rows each claim is about.".strip(),
+            )
+        )
+    if info["sample"] is not None:
+        found.append(
+            (
+                f"This session was sampled: at most {_grouped(info['sample'])} rows a fold.",
+                "Intervals are wider than those of the whole fold; the resolution floor beside "
+                "each number says what so many rows can tell.",
+            )
+        )
+    return found
+
+
+def _inputs(records: Iterable[Evidence]) -> list[tuple[str, list[str]]]:
+    """Every input of the session with its hashes; more than one means it changed on the way."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for name, digest in record.inputs.items():
+            if digest not in found.setdefault(name, []):
+                found[name].append(digest)
+    return sorted(found.items())
+
+
+# Intervals against bounds
+
+_Frame = tuple[float, float]
+
+
+def _frame_of(record: Evidence) -> _Frame | None:
+    if record.observed is None:
+        return None
+    ends = [
+        x
+        for x in (
+            record.observed,
+            record.ci_low,
+            record.ci_high,
+            record.bound_low,
+            record.bound_high,
+        )
+        if x is not None
+    ]
+    low, high = min(ends), max(ends)
+    margin = 0.18 * (high - low) or 0.1 * abs(high) or 1.0
+    return low - margin, high + margin
+
+
+def _frames(records: Sequence[Evidence]) -> dict[int, _Frame]:
+    """One scale for the cases of a claim, so that they compare; its own for one that is far off."""
+    shared: dict[tuple[str, str], _Frame] = {}
+    own = {id(r): frame for r in records if (frame := _frame_of(r)) is not None}
+    for record in records:
+        if record.control or id(record) not in own:
+            continue
+        low, high = own[id(record)]
+        known = shared.setdefault((record.id, record.unit), (low, high))
+        shared[record.id, record.unit] = min(low, known[0]), max(high, known[1])
+    for record in records:
+        if id(record) in own and not record.control:
+            low, high = shared[record.id, record.unit]
+            if high - low <= 4 * (own[id(record)][1] - own[id(record)][0]):
+                own[id(record)] = low, high
+    return own
+
+
+def _gauge(record: Evidence, frames: Mapping[int, _Frame]) -> _Gauge | None:
+    if record.observed is None:
+        return None
+    observed = record.observed
+    low, high = frames[id(record)]
+
+    def place(x: float | None) -> float:
+        return round(100 * ((observed if x is None else x) - low) / (high - low), 2)
+
+    start = 0.0 if record.bound_low is None else place(record.bound_low)
+    end = 100.0 if record.bound_high is None else place(record.bound_high)
+    return _Gauge(
+        low=place(record.ci_low),
+        high=place(record.ci_high),
+        dot=place(observed),
+        bounds=tuple(place(b) for b in (record.bound_low, record.bound_high) if b is not None),
+        allowed=(start, round(end - start, 2)),
+        words=f"{record.verdict}: interval against the bound {record.bound_text} {record.unit}",
+    )
+
+
+# Figures
+
+
+@dataclass
+class _Figures:
+    """Reads figures and numbers them through the page."""
+
+    folder: Path
+    all: list[_Figure] = field(default_factory=list)
+
+    def load(self, name: str, record: Evidence) -> _Figure:
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise DataError(
+                f"{record.key} names the figure {name!r}, which lies outside {self.folder}. "
+                "Figures live beside evidence.json; restore the file that the session wrote."
+            )
+        try:
+            figure = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise DataError(
+                f"{path} does not exist, but {record.key} in evidence.json names it. Copy the "
+                "whole folder, figures too, or run the session again."
+            ) from None
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise DataError(f"{path} is not JSON ({error}). Run the session again.") from None
+        if not isinstance(figure, dict) or not isinstance(figure.get("data"), list):
+            raise DataError(f"{path} is no plotly figure: it has no list called `data`.")
+        layout = figure.get("layout")
+        layout = layout if isinstance(layout, dict) else {}
+        title = layout.get("title")
+        title = title.get("text") if isinstance(title, dict) else title
+        found = _Figure(
+            anchor=f"figure-{len(self.all) + 1}",
+            caption="" if title else _caption(name, record),
+            data=_inside_script(figure),
+            height_px=_pixels(layout.get("height"), 450),
+            wide=_pixels(layout.get("width"), 0) > 660,
+        )
+        self.all.append(found)
+        return found
+
+
+def _caption(name: str, record: Evidence) -> str:
+    """The part of a figure's file name that its claim and case do not say already."""
+    words = Path(name).stem
+    for known in (record.id, record.case):
+        words = words.removeprefix(known).removeprefix("-") if known else words
+    return words.removesuffix(f"-fold{record.fold}").replace("-", " ")
+
+
+def _pixels(value: object, otherwise: int) -> int:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return min(max(int(value), 0), 4000) if plain else otherwise  # type: ignore[call-overload]
+
+
+def _inside_script(value: object) -> str:
+    """JSON that no HTML parser can leave: `</script>` and `<!--` need a `<`."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+# Details: any JSON as a small tree of nodes that one macro can draw
+
+
+def _node(value: object) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items = [(label(str(k)), _node(v)) for k, v in value.items()]
+        return {"kind": "map", "items": items, "more": 0}
+    if not isinstance(value, list | tuple):
+        return _scalar(value)
+    if value and all(
+        isinstance(row, Mapping) and row and not _nested(row.values()) for row in value
+    ):
+        return _table(value)
+    more = max(0, len(value) - _LONGEST_LIST)
+    if _nested(value):
+        nodes = [(str(i), _node(v)) for i, v in enumerate(value[:_LONGEST_LIST], start=1)]
+        return {"kind": "map", "items": nodes, "more": more}
+    words = ", ".join(_scalar(v)["text"] for v in value[:_LONGEST_LIST]) or "none"
+    return {"kind": "scalar", "text": words, "numeric": False, "more": more}
+
+
+def _nested(values: Iterable[object]) -> bool:
+    return any(isinstance(v, Mapping | list | tuple) for v in values)
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    """Records as a table. Their keys come sorted from the file, so words and ends of intervals
+    are put back where one looks for them: names first, low before high."""
+    columns = {
+        str(k): [row.get(k) for row in rows] for k in dict.fromkeys(k for r in rows for k in r)
+    }
+
+    def rank(name: str) -> int:
+        if any(isinstance(v, str) for v in columns[name]):
+            return 0
+        return 2 if "low" in name else 3 if "high" in name else 1
+
+    names = sorted(columns, key=rank)
+    cells = [_column(columns[name][:_LONGEST_TABLE]) for name in names]
+    return {
+        "kind": "table",
+        "heads": [
+            (label(name), column[0]["numeric"]) for name, column in zip(names, cells, strict=True)
+        ],
+        "rows": list(zip(*cells, strict=True)),
+        "more": max(0, len(rows) - _LONGEST_TABLE),
+    }
+
+
+def _column(values: Sequence[object]) -> list[dict[str, Any]]:
+    """Cells of one column; numbers get as many decimals as the one that needs most."""
+    cells = [_scalar(v) for v in values]
+    texts = [cell["text"] for cell, v in zip(cells, values, strict=True) if isinstance(v, float)]
+    if texts and not any("e" in t or "," in t for t in texts):
+        decimals = max(len(t.partition(".")[2]) for t in texts)
+        for cell, v in zip(cells, values, strict=True):
+            if isinstance(v, float):
+                cell["text"] = f"{v:.{decimals}f}"
+    return cells
+
+
+def _scalar(value: object) -> dict[str, Any]:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is None:
+        words = "—"
+    elif isinstance(value, bool):
+        words = "yes" if value else "no"
+    elif isinstance(value, int):
+        words = _grouped(value)
+    elif isinstance(value, float):
+        words = f"{value:.5g}"
+    else:
+        words = str(value)
+    return {"kind": "scalar", "text": words, "numeric": numeric, "more": 0}
+
+
+# Parts of the file
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number,
+        "milli": in_milli,
+        "duration": duration,
+        "grouped": _grouped,
+    }
+    environment.globals |= {"MARKS": MARKS, "MEANINGS": MEANINGS, "share": share}
+    return environment
+
+
+def _script(name: str) -> str:
+    return resources.files("harness.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _style() -> str:
+    colours = "".join(
+        f"--{verdict.replace(' ', '-')}:{colour};" for verdict, colour in VERDICT_COLOURS.items()
+    )
+    return f":root{{{colours}}}\n{_script('report.css')}"
+
+
+def _plotly_js() -> str:
+    from plotly.offline import get_plotlyjs
+
+    # Inside a script element only these two sequences mean anything to an HTML parser.
+    return str(get_plotlyjs()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    """Content policy: these very scripts, nothing else, and nothing from anywhere."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
+        for s in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _anchor(words: str, taken: dict[str, str]) -> str:
+    """A name for a place in the page, unique and safe in a link."""
+    stem = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.") or "claim"
+    name, k = stem, 1
+    while name in taken:
+        k += 1
+        name = f"{stem}-{k}"
+    taken[name] = words
+    return name
+
+
+def _grouped(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _instant(iso: str) -> str:
+    """`2026-07-24 10:12 UTC` from an ISO instant; anything else as it is."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?(Z|\+00:00)", iso)
+    return f"{match[1]} {match[2]} UTC" if match else iso

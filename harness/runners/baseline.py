@@ -1,0 +1,92 @@
+"""Train the composition baseline on a fold's training rows and score its test rows.
+
+Public: run. Trained once for its settings, rows and seed; the store remembers the predictions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from harness.data.dataset import Fold, Split
+from harness.errors import DataError
+from harness.models.composition import CompositionMLP
+from harness.models.protocol import Identity
+from harness.scores import Scored
+from harness.store import MakeProgress, PredictionStore, row_digest
+
+
+def run(
+    fold: Fold,
+    store: PredictionStore,
+    config: CompositionMLP = CompositionMLP(),  # noqa: B008 (frozen)
+    *,
+    device: str = "cpu",
+    progress: MakeProgress | None = None,
+) -> Scored:
+    """Predictions of every test row, by a network trained on the training rows of its split.
+
+    Raises:
+        DataError: a split has no training rows.
+    """
+    dataset = fold.dataset
+    identities: list[Identity] = []
+    predicted = []
+    for split in fold.splits:
+        if len(split.train) == 0:
+            raise DataError(
+                f"fold {fold.number} of {dataset.name} has no training rows; the composition "
+                "baseline has nothing to learn from. Use a data set with training rows."
+            )
+        identity, energies = _of_split(fold, split, store, config, device, progress)
+        identities.append(identity)
+        predicted.append(energies)
+    rows = fold.test_rows
+    absent = fold.n_claimed - len(rows)
+    return Scored(
+        model=identities[0].name,
+        dataset=dataset.name,
+        ids=dataset.ids[rows],
+        formulas=dataset.reduced_formulas()[rows],
+        reference_ev_per_atom=dataset.target_ev_per_atom[rows],
+        predicted_ev_per_atom=np.concatenate(predicted),
+        of=fold.n_claimed,
+        excluded={"not in the data set at hand": absent} if absent else {},
+        inputs=dict(dataset.inputs),
+        details={
+            "trained": [asdict(identity) for identity in identities],
+            "training_rows": [len(split.train) for split in fold.splits],
+        },
+    )
+
+
+def _of_split(
+    fold: Fold,
+    split: Split,
+    store: PredictionStore,
+    config: CompositionMLP,
+    device: str,
+    progress: MakeProgress | None,
+) -> tuple[Identity, np.ndarray]:
+    dataset = fold.dataset
+    train, target = dataset.compositions[split.train], dataset.target_ev_per_atom[split.train]
+    test = dataset.compositions[split.test]
+    identity = config.identity(train, target)
+    if device != "cpu":  # other kernels, other roundings, another trained network
+        identity = Identity(
+            name=identity.name,
+            weights_sha256=identity.weights_sha256,
+            settings={**identity.settings, "device": device},
+        )
+
+    def compute() -> dict[str, np.ndarray]:
+        what = f"{identity.name}, seed {config.seed}, epochs"
+        tick = progress(what, config.epochs) if progress else None
+        energies = config.fit_predict(
+            train, target, test, device=device, on_epoch=lambda *_: tick(1) if tick else None
+        )
+        return {"e_form_ev_per_atom": energies}
+
+    stored = store.arrays(identity, {"test compositions": row_digest(test)}, compute)
+    return identity, stored["e_form_ev_per_atom"]

@@ -1,0 +1,201 @@
+"""Score a potential that was never trained on the targets, under each declared alignment.
+
+Public: ZeroShot, ZeroShotResult, run. The energies come from the store or are computed into it;
+the refit sees training rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from harness.data.crystals import Crystals
+from harness.data.dataset import Fold
+from harness.data.elements import SYMBOLS
+from harness.errors import ConfigError, DataError, NotAvailable
+from harness.models.alignment import NO_REFERENCES, References, refit
+from harness.models.protocol import Identity, Model, Prediction
+from harness.scores import Scored
+from harness.store import MakeProgress, PredictionStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot:
+    """How much is scored, and on how many rows the refit may look."""
+
+    refit_rows: int = 4000
+    sample: int | None = None  # at most this many test rows (and refit rows); None: all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.refit_rows < 1 or (self.sample is not None and self.sample < 2):
+            raise ConfigError(
+                f"{self}: a refit needs at least one row and an interval at least two test rows"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ZeroShotResult:
+    """Total energies of the tested rows, and the references each alignment takes off."""
+
+    config: ZeroShot
+    fold: Fold
+    identity: Identity
+    rows: np.ndarray  # (n,) tested positions in the data set
+    total: Prediction  # (n,) total energies, eV/atom
+    references: Mapping[str, tuple[References, ...]]  # alignment -> one a split
+    owner: np.ndarray  # (n,) which split tested the row
+    details: Mapping[str, object]
+    unavailable: Mapping[str, str]  # alignment -> why there is none
+
+    def scored(self, alignment: str) -> Scored:
+        """Formation energies under one alignment; `none` leaves total energies as they are.
+
+        Raises:
+            NotAvailable: the alignment's references are not on this machine.
+        """
+        if alignment in self.unavailable:
+            raise NotAvailable(self.unavailable[alignment])
+        dataset = self.fold.dataset
+        compositions = dataset.compositions[self.rows]
+        aligned = np.full(len(self.rows), np.nan)
+        missing: set[int] = set()
+        for split, references in enumerate(self._references(alignment)):
+            mine = self.owner == split
+            aligned[mine] = references.formation_energies(
+                self.total.energy[mine], compositions[mine]
+            )
+            missing.update(references.missing(compositions[mine & self.total.scored]))
+        excluded = _counted(self.total.problems.values())
+        covered = np.isfinite(aligned)
+        if unseen := int((self.total.scored & ~covered).sum()):
+            names = " ".join(SYMBOLS[z - 1] for z in sorted(missing))
+            excluded[f"no {alignment} reference for {names}"] = unseen
+        sampled_out = len(self.fold.test_rows) - len(self.rows)
+        if sampled_out:
+            excluded["left out by --sample"] = sampled_out
+        if absent := self.fold.n_claimed - len(self.fold.test_rows):
+            excluded["not in the data set at hand"] = absent
+        rows = self.rows[covered]
+        return Scored(
+            model=f"{self.identity.name} ({alignment})",
+            dataset=dataset.name,
+            ids=dataset.ids[rows],
+            formulas=dataset.reduced_formulas()[rows],
+            reference_ev_per_atom=dataset.target_ev_per_atom[rows],
+            predicted_ev_per_atom=aligned[covered],
+            of=self.fold.n_claimed,
+            excluded=excluded,
+            inputs={**dataset.inputs, self.identity.name: self.identity.weights_sha256},
+            details={**self.details, "alignment": alignment},
+        )
+
+    def _references(self, alignment: str) -> tuple[References, ...]:
+        if alignment == "none":
+            return (NO_REFERENCES,) * len(self.fold.splits)
+        if alignment not in self.references:
+            known = ", ".join((*self.references, *self.unavailable, "none"))
+            raise ConfigError(f"no alignment {alignment!r}; this result has {known}")
+        return self.references[alignment]
+
+
+def run(
+    model: Model,
+    fold: Fold,
+    store: PredictionStore,
+    references: Mapping[str, References | NotAvailable],
+    config: ZeroShot = ZeroShot(),  # noqa: B008 (frozen)
+    progress: MakeProgress | None = None,
+) -> ZeroShotResult:
+    """Predict the fold's test rows and fit the refit on its training rows.
+
+    Args:
+        references: fixed references by alignment, or why there are none.
+    Raises:
+        DataError: the fold has no test rows, or no training row for the refit.
+    """
+    dataset, draw = fold.dataset, np.random.default_rng(config.seed)
+    rows = _at_most(fold.test_rows, config.sample, draw)
+    if len(rows) == 0:
+        raise DataError(f"fold {fold.number} of {dataset.name} has no test rows; take another fold")
+    limit = min(config.refit_rows, config.sample or config.refit_rows)
+    training = [_at_most(split.train, limit, draw) for split in fold.splits]
+    if empty := [i for i, train in enumerate(training) if len(train) == 0]:
+        raise DataError(
+            f"fold {fold.number} of {dataset.name} has no training rows (split {empty[0]}), so "
+            "there is nothing to refit on; use a data set with training rows"
+        )
+    # One request for all rows: the model packs its batches best over many, and a test row of one
+    # split is a training row of another.
+    needed = np.unique(np.concatenate([rows, *training]))
+    tick = progress(f"{model.identity.name} energies", len(needed)) if progress else None
+    predicted = store.energies(model, dataset.require_crystals()[needed], tick)
+    fitted = []
+    for train in training:
+        at = np.searchsorted(needed, train)
+        use = predicted.scored[at]
+        fitted.append(
+            refit(
+                predicted.energy[at][use],
+                dataset.target_ev_per_atom[train][use],
+                dataset.compositions[train][use],
+            )
+        )
+    at = np.searchsorted(needed, rows)
+    problems = {i: predicted.problems[j] for i, j in enumerate(at.tolist()) if j in predicted.problems}
+    owner = np.empty(len(dataset), dtype=np.int64)
+    for i, split in enumerate(fold.splits):
+        owner[split.test] = i
+    fixed = {k: (v,) * len(fold.splits) for k, v in references.items() if isinstance(v, References)}
+    return ZeroShotResult(
+        config=config,
+        fold=fold,
+        identity=model.identity,
+        rows=rows,
+        total=Prediction(energy=predicted.energy[at], problems=problems),
+        references={**fixed, "refit": tuple(fitted)},
+        owner=owner[rows],
+        details={
+            "config": asdict(config),
+            "refit_rows": [len(train) for train in training],
+            "weights_sha256": model.identity.weights_sha256,
+        },
+        unavailable={k: str(v) for k, v in references.items() if isinstance(v, NotAvailable)},
+    )
+
+
+def own_references(
+    model: Model, elements: Crystals, store: PredictionStore
+) -> References:
+    """The subject's energy of each element's crystal: references that need no table.
+
+    Args:
+        elements: (m,) crystals of one element each, no element twice.
+    Raises:
+        DataError: a crystal of several elements, or an element twice.
+    """
+    compositions = elements.compositions()
+    kinds = (compositions > 0).sum(axis=1)
+    which = compositions.argmax(axis=1)
+    if (kinds != 1).any() or len(np.unique(which)) != len(which):
+        raise DataError("references need crystals of one element each, and each element once")
+    predicted = store.energies(model, elements)
+    energies = np.full(compositions.shape[1], np.nan)
+    energies[which[predicted.scored]] = predicted.energy[predicted.scored]
+    return References(name="self", energies_ev_per_atom=energies)
+
+
+def _at_most(rows: np.ndarray, limit: int | None, draw: np.random.Generator) -> np.ndarray:
+    """All rows, or a random ``limit`` of them, in ascending order."""
+    if limit is not None and len(rows) > limit:
+        rows = draw.choice(rows, size=limit, replace=False)
+    return np.sort(rows)
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return counts

@@ -1,0 +1,185 @@
+"""Predictions on disk: addressed by content, written whole or not at all, never trusted unread.
+
+An energy is addressed by who predicted it (name, hash of the weights, settings) and by the content
+of the crystal itself, not by file or row number, so any sample of any data set finds what another
+session computed. Each batch is one file: a header line of JSON with the sha256 of what follows,
+then an npz payload. A file that is cut short, altered, or that belongs to another model is set
+aside with a warning and its rows are computed again.
+
+Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.batch`` and
+``root/arrays/<16 hex digits of the key>.batch`` for whole results of trained subjects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.models.protocol import Identity, Prediction
+
+if TYPE_CHECKING:
+    from harness.data.crystals import Crystals
+    from harness.models.protocol import Model
+
+FORMAT = "mlip-claims batch 1"
+Progress = Callable[[int], None]  # told the number of rows just finished, stored ones included
+MakeProgress = Callable[[str, int], Progress]  # what is done and how much of it -> Progress
+
+
+class StoreWarning(UserWarning):
+    """A stored file was damaged or stale; its rows are computed again."""
+
+
+@dataclass
+class Traffic:
+    """What a session asked of the store: the evidence that nothing was computed twice."""
+
+    found: int = 0
+    computed: int = 0
+
+
+class PredictionStore:
+    """Energies that were computed once, for every session after."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.traffic = Traffic()
+
+    def energies(
+        self, model: Model, crystals: Crystals, progress: Progress | None = None
+    ) -> Prediction:
+        """Energies of every row, computing only batches of which something is missing.
+
+        Batches are the model's own plan of exactly these crystals, and a batch is computed whole:
+        what a killed session left is completed to the same bytes an undisturbed one would have
+        written.
+        """
+        folder = self.root / _digest(asdict(model.identity))
+        hashes = [row.tobytes() for row in crystals.row_hashes()]
+        known = self._read_model(folder, model.identity)
+        energy = np.full(len(crystals), np.nan)
+        problems: dict[int, str] = {}
+        for rows in model.plan(crystals):
+            keys = [hashes[row] for row in rows]
+            if all(key in known for key in keys):
+                self.traffic.found += len(rows)
+            else:
+                batch = model.predict(crystals[rows])
+                stated = [batch.problems.get(i, "") for i in range(len(rows))]
+                _write(
+                    folder / f"{_digest(b''.join(keys).hex())}.batch",
+                    {"identity": asdict(model.identity)},
+                    {
+                        "rows": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
+                        "energy": np.asarray(batch.energy, np.float64),
+                        "problem": np.array(stated, dtype=np.str_),
+                    },
+                )
+                known.update(zip(keys, zip(batch.energy.tolist(), stated, strict=True), strict=True))
+                self.traffic.computed += len(rows)
+            for row, key in zip(rows.tolist(), keys, strict=True):
+                energy[row], problem = known[key]
+                if problem:
+                    problems[row] = problem
+            if progress is not None:
+                progress(len(rows))
+        return Prediction(energy=energy, problems=problems)
+
+    def arrays(
+        self,
+        identity: Identity,
+        inputs: Mapping[str, str],
+        compute: Callable[[], Mapping[str, np.ndarray]],
+    ) -> dict[str, np.ndarray]:
+        """Arrays of a trained subject, computed once for this identity and these inputs.
+
+        ``inputs`` names what else the result depends on, such as the hash of the rows predicted.
+        """
+        key = {"identity": asdict(identity), "inputs": dict(inputs)}
+        path = self.root / "arrays" / f"{_digest(key)}.batch"
+        if path.exists() and (stored := _read(path, key)) is not None:
+            self.traffic.found += 1
+            return stored
+        result = {name: np.asarray(array) for name, array in compute().items()}
+        _write(path, key, result)
+        self.traffic.computed += 1
+        return result
+
+    def _read_model(self, folder: Path, identity: Identity) -> dict[bytes, tuple[float, str]]:
+        known: dict[bytes, tuple[float, str]] = {}
+        for path in sorted(folder.glob("*.batch")):
+            if (arrays := _read(path, {"identity": asdict(identity)})) is not None:
+                keys = (row.tobytes() for row in arrays["rows"])
+                values = zip(arrays["energy"].tolist(), arrays["problem"].tolist(), strict=True)
+                known.update(zip(keys, values, strict=True))
+        return known
+
+
+def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:
+    """sha256 over arrays, to name the rows a stored result belongs to."""
+    total = hashlib.sha256()
+    for array in arrays:
+        values = np.ascontiguousarray(array)
+        total.update(f"{values.dtype.str}{values.shape}".encode())
+        total.update(values.tobytes())
+    return total.hexdigest()
+
+
+def _digest(key: object) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    payload = buffer.getvalue()
+    header = {"format": FORMAT, "key": key, "sha256": hashlib.sha256(payload).hexdigest()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One scratch name a process: two sessions may compute the same batch, and either may win.
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(json.dumps(header, sort_keys=True).encode() + b"\n")
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise DataError(
+            f"could not write {path}: {error}. Free space, or name another folder in HARNESS_CACHE; "
+            "what was stored before is intact."
+        ) from error
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays of a file, or None with a warning if it is not what its name says."""
+    try:
+        head, _, payload = path.read_bytes().partition(b"\n")
+        header = json.loads(head)
+        if header["format"] != FORMAT or header["key"] != key:
+            raise ValueError("it was written for other weights, settings or inputs")
+        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
+            raise ValueError("its content does not match its checksum")
+        with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        warnings.warn(
+            f"{path.name} in the prediction store cannot be used: {error}. Its rows are computed "
+            "again.",
+            StoreWarning,
+            stacklevel=3,
+        )
+        return None
+
+

@@ -1,0 +1,62 @@
+"""References come off totals exactly, and elements without one are named, not guessed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import DataError
+from harness.models.alignment import NO_REFERENCES, References, refit
+
+
+def compositions(*rows):
+    table = np.zeros((len(rows), 118))
+    for i, row in enumerate(rows):
+        for number, count in row.items():
+            table[i, number - 1] = count
+    return table
+
+
+ROWS = compositions({11: 1, 17: 1}, {11: 2, 8: 1}, {17: 4, 14: 1}, {14: 1, 8: 2}, {11: 4}, {8: 2}, {17: 2})
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_a_refit_finds_the_references_that_were_put_in(seed):
+    draw = np.random.default_rng(seed)
+    energies = np.full(118, np.nan)
+    energies[[7, 10, 13, 16]] = draw.normal(scale=5, size=4)
+    truth = References(name="truth", energies_ev_per_atom=energies)
+    total = draw.normal(size=len(ROWS))
+    target = truth.formation_energies(total, ROWS)
+    found = refit(total, target, ROWS)
+    np.testing.assert_allclose(
+        found.energies_ev_per_atom[[7, 10, 13, 16]], energies[[7, 10, 13, 16]], atol=1e-8
+    )
+    np.testing.assert_allclose(found.formation_energies(total, ROWS), target, atol=1e-8)
+
+
+def test_a_refit_shrugs_off_a_mislabelled_row():
+    many = np.vstack([ROWS] * 5)
+    total, target = np.zeros(len(many)), np.zeros(len(many))
+    target[0] = 50.0
+    found = refit(total, target, many)
+    np.testing.assert_allclose(found.formation_energies(total, many), 0.0, atol=1e-8)
+
+
+def test_elements_never_seen_have_no_reference_and_are_named():
+    found = refit(np.zeros(len(ROWS)), np.zeros(len(ROWS)), ROWS)
+    unseen = compositions({11: 1, 94: 1}, {11: 1, 17: 1})
+    assert found.missing(unseen) == [94]
+    np.testing.assert_array_equal(found.covers(unseen), [False, True])
+    assert np.isnan(found.formation_energies(np.zeros(2), unseen)[0])
+
+
+def test_no_references_leave_total_energies_as_they_are():
+    total = np.arange(float(len(ROWS)))
+    np.testing.assert_array_equal(NO_REFERENCES.formation_energies(total, ROWS), total)
+
+
+def test_a_refit_on_nothing_is_refused():
+    with pytest.raises(DataError, match="0 training rows"):
+        refit(np.empty(0), np.empty(0), np.empty((0, 118)))

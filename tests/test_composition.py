@@ -1,0 +1,74 @@
+"""The composition baseline: seeded, blind to coordinates, and able to learn."""
+
+import numpy as np
+import pytest
+
+from harness.errors import ConfigError, DataError
+from harness.models.composition import CompositionMLP
+
+SMALL = CompositionMLP(epochs=40, width=16, batch_rows=32)
+
+
+def mixtures(n, seed=0):
+    draw = np.random.default_rng(seed)
+    table = np.zeros((n, 118))
+    for row in table:
+        row[draw.choice([7, 10, 16], size=2, replace=False)] = draw.integers(1, 5, size=2)
+    fractions = table / table.sum(axis=1, keepdims=True)
+    return table, fractions @ np.linspace(-3, 3, 118)
+
+
+def test_the_same_seed_gives_the_same_predictions_and_another_does_not():
+    train, target = mixtures(80)
+    test, _ = mixtures(20, seed=1)
+    first, again = (SMALL.fit_predict(train, target, test) for _ in range(2))
+    other = CompositionMLP(epochs=40, width=16, batch_rows=32, seed=1).fit_predict(
+        train, target, test
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0
+
+
+def test_global_random_state_has_no_say():
+    import torch
+
+    train, target = mixtures(80)
+    torch.manual_seed(1)
+    first = SMALL.fit_predict(train, target, train)
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(first, SMALL.fit_predict(train, target, train))
+
+
+def test_it_learns_what_composition_can_say():
+    train, target = mixtures(200)
+    test, truth = mixtures(50, seed=1)
+    longer = CompositionMLP(epochs=150, width=16, batch_rows=32, learning_rate=1e-2)
+    error = np.abs(longer.fit_predict(train, target, test) - truth).mean()
+    assert error < 0.5 * np.abs(truth - target.mean()).mean()
+
+
+def test_scale_of_the_cell_does_not_matter():
+    train, target = mixtures(80)
+    np.testing.assert_array_equal(
+        SMALL.fit_predict(train, target, train), SMALL.fit_predict(train, target, 3 * train)
+    )
+
+
+def test_the_identity_follows_seed_settings_and_rows():
+    train, target = mixtures(80)
+    identities = [
+        SMALL.identity(train, target),
+        CompositionMLP(seed=1).identity(train, target),
+        SMALL.identity(train[1:], target[1:]),
+    ]
+    assert len({str(identity) for identity in identities}) == 3
+
+
+def test_bad_rows_and_settings_are_refused():
+    train, target = mixtures(10)
+    with pytest.raises(DataError, match="row 3 is not finite"):
+        SMALL.fit_predict(train, np.where(np.arange(10) == 3, np.nan, target), train)
+    with pytest.raises(DataError, match="no atoms"):
+        SMALL.fit_predict(train, target, np.zeros((1, 118)))
+    with pytest.raises(ConfigError):
+        CompositionMLP(epochs=0)

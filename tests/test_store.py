@@ -1,0 +1,110 @@
+"""Predictions are computed once, survive a kill to the same bytes, and are never trusted unread."""
+
+import numpy as np
+import pytest
+
+from harness.errors import DataError
+from harness.models.protocol import Identity
+from harness.store import PredictionStore, StoreWarning
+from tests.fakes import SumOfNumbers, cubes
+
+CRYSTALS = cubes([[11, 17], [12, 8], [3, 9], [1, 3], [14], [31, 33], [13], [29]])
+
+
+def files(root):
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_second_session_computes_nothing(tmp_path):
+    first, second = PredictionStore(tmp_path), PredictionStore(tmp_path)
+    computed = first.energies(SumOfNumbers(), CRYSTALS)
+    model = SumOfNumbers()
+    stored = second.energies(model, CRYSTALS)
+    assert model.asked == []
+    assert second.traffic.computed == 0
+    assert second.traffic.found == len(CRYSTALS)
+    np.testing.assert_array_equal(stored.energy, computed.energy)
+    assert stored.problems == computed.problems == {3: "1 isolated atom"}
+
+
+def test_any_selection_of_known_rows_is_found(tmp_path):
+    PredictionStore(tmp_path).energies(SumOfNumbers(), CRYSTALS)
+    model, rows = SumOfNumbers(), np.array([6, 0, 5])
+    stored = PredictionStore(tmp_path).energies(model, CRYSTALS[rows])
+    assert model.asked == []
+    np.testing.assert_array_equal(stored.energy, SumOfNumbers().predict(CRYSTALS[rows]).energy)
+
+
+def test_a_killed_session_is_completed_to_the_same_bytes(tmp_path):
+    undisturbed, killed = tmp_path / "a", tmp_path / "b"
+    PredictionStore(undisturbed).energies(SumOfNumbers(), CRYSTALS)
+    model = SumOfNumbers()
+    model.die_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        PredictionStore(killed).energies(model, CRYSTALS)
+    assert len(files(killed)) == 1
+    again = SumOfNumbers()
+    PredictionStore(killed).energies(again, CRYSTALS)
+    assert again.asked == [3, 2]
+    assert files(killed) == files(undisturbed)
+
+
+def test_other_weights_are_another_address(tmp_path):
+    PredictionStore(tmp_path).energies(SumOfNumbers(), CRYSTALS)
+    model = SumOfNumbers(weights="b" * 64)
+    PredictionStore(tmp_path).energies(model, CRYSTALS)
+    assert sum(model.asked) == len(CRYSTALS)
+
+
+def flip_last_byte(path, other):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path, other):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def empty(path, other):
+    path.write_bytes(b"")
+
+
+def from_another_model(path, other):
+    path.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("damage", [flip_last_byte, cut_short, empty, from_another_model])
+def test_a_damaged_or_stale_file_is_found_and_computed_again(tmp_path, damage):
+    PredictionStore(tmp_path / "other").energies(SumOfNumbers(weights="b" * 64), CRYSTALS)
+    PredictionStore(tmp_path / "mine").energies(SumOfNumbers(), CRYSTALS)
+    before = files(tmp_path / "mine")
+    mine = min((tmp_path / "mine").rglob("*.batch"))
+    damage(mine, min((tmp_path / "other").rglob("*.batch")))
+    with pytest.warns(StoreWarning, match="computed again"):
+        stored = PredictionStore(tmp_path / "mine").energies(SumOfNumbers(), CRYSTALS)
+    np.testing.assert_array_equal(stored.energy, SumOfNumbers().predict(CRYSTALS).energy)
+    assert files(tmp_path / "mine") == before
+
+
+def test_arrays_are_computed_once_for_their_inputs(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"e": np.arange(3.0)}
+
+    identity = Identity(name="m", weights_sha256="c" * 64)
+    for _ in range(2):
+        stored = PredictionStore(tmp_path).arrays(identity, {"rows": "x"}, compute)
+        np.testing.assert_array_equal(stored["e"], np.arange(3.0))
+    PredictionStore(tmp_path).arrays(identity, {"rows": "y"}, compute)
+    assert len(calls) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises((DataError, OSError), match="file"):
+        PredictionStore(blocked).energies(SumOfNumbers(), CRYSTALS)
+    assert blocked.read_text() == "not a folder"
