@@ -19,7 +19,7 @@ from harness.data import auto_choice, cache_dir, load_dataset
 from harness.errors import ConfigError, HarnessError, NotAvailable
 from harness.models import DEVICES, MODELS, load_model
 from harness.models.alignment import References
-from harness.report.plugin import EVIDENCE, Context, start_recording
+from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
 from harness.store import MakeProgress, PredictionStore
 
@@ -74,7 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
             "To add one, write an adapter in harness/models/."
         )
     if sample is not None and sample < 100:
-        raise pytest.UsageError(f"--sample={sample}: give at least 100 rows, or no interval is narrow")
+        raise pytest.UsageError(
+            f"--sample={sample}: give at least 100 rows, or no interval is narrow"
+        )
     if not _runs_checks(config):
         return
     try:
@@ -162,33 +164,34 @@ def store(request: pytest.FixtureRequest) -> Iterator[PredictionStore]:
     """Predictions of earlier sessions, in the cache folder; the report says what was computed."""
     kept = PredictionStore(cache_dir() / "predictions")
     yield kept
-    request.config.stash[EVIDENCE].notes["store"] = asdict(kept.traffic)
+    request.config.stash[RECORDER].notes["store"] = asdict(kept.traffic)
 
 
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> Model:
     """The subject, as `--model` and `--device` chose it."""
     return load_model(
-        request.config.getoption("--model"), request.config.stash[EVIDENCE].context.device
+        request.config.getoption("--model"), request.config.stash[RECORDER].context.device
     )
 
 
 @pytest.fixture(scope="session")
-def references(
-    model: Model, store: PredictionStore
-) -> dict[str, References | NotAvailable]:
+def references(model: Model, store: PredictionStore) -> dict[str, References | NotAvailable]:
     """Fixed elemental references by alignment, or why there are none."""
-    from harness.data.embedded import load_elements
+    from harness.data.embedded import ELEMENTS_FILE, ELEMENTS_SHA256, load_elements
+    from harness.data.references import FILE_NAME as MP2020_FILE
     from harness.data.references import load_mp2020_references
     from harness.runners.zero_shot import own_references
 
     found: dict[str, References | NotAvailable] = {
-        "self": own_references(model, load_elements().crystals, store)
+        "self": own_references(model, load_elements()[1], store, {ELEMENTS_FILE: ELEMENTS_SHA256})
     }
     try:
         table = load_mp2020_references()
         found["mp2020"] = References(
-            name="mp2020", energies_ev_per_atom=table.energies_ev_per_atom
+            name="mp2020",
+            energies_ev_per_atom=table.energies_ev_per_atom,
+            inputs={MP2020_FILE: table.sha256},
         )
     except NotAvailable as error:
         found["mp2020"] = error

@@ -18,7 +18,9 @@ from harness.runners import baseline
     basis="founding note ('Route-B CHGNet-lite', 0.11 on fold 0); 0.109 to 0.111 in one trial",
     bound=between(0.105, 0.115, "eV/atom", reason="what rounds to 0.11"),
 )
-def test_the_composition_baseline_reproduces_its_record(targets, fold_number, store, progress, evidence):
+def test_the_composition_baseline_reproduces_its_record(
+    targets, fold_number, store, progress, evidence
+):
     scored = baseline.run(targets.fold(fold_number), store, progress=progress)
     reference, predicted = scored.reference_ev_per_atom, scored.predicted_ev_per_atom
     evidence.figure("parity", parity(reference, predicted, names=scored.ids, title=scored.model))

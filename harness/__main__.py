@@ -21,8 +21,11 @@ VERDICTS = Path("checks") / "verdicts.toml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of ours end as one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m harness",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download data from its publisher")
     fetch.add_argument("name", help="matbench_mp_e_form or mp-elemental-references")

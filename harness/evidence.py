@@ -8,7 +8,6 @@ with its reason.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -109,7 +108,7 @@ class Evidence:
 
     @classmethod
     def of(cls, claim: Claim, measurement: Measurement, **context: Any) -> Evidence:
-        """Judge a measurement. ``context`` fills what only the session knows (case, versions...)."""
+        """Judge a measurement; ``context`` fills what only the session knows (case, versions)."""
         bound = claim.bound_on(measurement.dataset)
         interval = measurement.interval
         return cls(
@@ -164,8 +163,8 @@ class Evidence:
         known = {f.name for f in fields(cls)}
         if unknown := set(record) - known - {"bound"}:
             raise DataError(
-                f"evidence record {record.get('id')!r} has unknown fields {sorted(unknown)}; it was "
-                "written by a later version. Read it with that version, or run the session again."
+                f"evidence record {record.get('id')!r} has unknown fields {sorted(unknown)}; it "
+                "was written by a later version. Read it with that one, or run the session again."
             )
         values = {name: value for name, value in record.items() if name in known}
         return cls(**{**values, "verdict": Verdict(record["verdict"])})
@@ -191,7 +190,7 @@ class Session:
         scratch = path.with_suffix(".json.tmp")
         text = json.dumps(record, sort_keys=True, allow_nan=False, indent=1, ensure_ascii=False)
         scratch.write_text(text + "\n", encoding="utf-8")
-        os.replace(scratch, path)
+        scratch.replace(path)
         return path
 
     @classmethod
@@ -211,10 +210,14 @@ class Session:
             ) from None
         except json.JSONDecodeError as error:
             raise DataError(f"{path} is not JSON ({error}). Run the session again.") from None
-        if record.get("schema") != SCHEMA:
-            raise DataError(f"{path} has schema {record.get('schema')}, this version reads {SCHEMA}.")
-        return cls(
-            session=record["session"],
-            claims=tuple(Evidence.from_dict(r) for r in record["claims"]),
-            errors=tuple(record.get("errors", ())),
-        )
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA:
+            raise DataError(f"{path} has schema {schema}, this version reads {SCHEMA}.")
+        try:
+            return cls(
+                session=record["session"],
+                claims=tuple(Evidence.from_dict(r) for r in record["claims"]),
+                errors=tuple(record.get("errors", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path} is not evidence ({error!r}). Run the session again.") from None

@@ -75,8 +75,9 @@ class Scored:
         )
 
     def mae_minus(self, other: Scored) -> Measurement:
-        """Difference of MAEs on the rows both scored, paired row by row; negative: self is better."""
-        mine, theirs = self.on(other.ids), other.on(self.ids)
+        """Difference of MAEs, paired on the rows both scored; negative: self is better."""
+        mine = self.on(other.ids)
+        theirs = other.on(mine.ids)
         if not np.array_equal(mine.reference_ev_per_atom, theirs.reference_ev_per_atom):
             raise DataError(
                 f"{self.model} and {other.model} were scored against different references on "
@@ -116,9 +117,7 @@ class Scored:
             excluded=excluded,
         )
 
-    def with_predictions(
-        self, change: Callable[[np.ndarray], np.ndarray], *, model: str
-    ) -> Scored:
+    def with_predictions(self, change: Callable[[np.ndarray], np.ndarray], *, model: str) -> Scored:
         """The same rows with altered predictions: how controls plant a fault."""
         return replace(
             self, model=model, predicted_ev_per_atom=change(self.predicted_ev_per_atom.copy())

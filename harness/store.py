@@ -2,20 +2,18 @@
 
 An energy is addressed by who predicted it (name, hash of the weights, settings) and by the content
 of the crystal itself, not by file or row number, so any sample of any data set finds what another
-session computed. Each batch is one file: a header line of JSON with the sha256 of what follows,
-then an npz payload. A file that is cut short, altered, or that belongs to another model is set
-aside with a warning and its rows are computed again.
+session computed. Each batch is one file with checksums and the whole key in its header. A file that
+is cut short, altered, or that belongs to another model is set aside with a warning and its rows are
+computed again.
 
-Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.batch`` and
-``root/arrays/<16 hex digits of the key>.batch`` for whole results of trained subjects.
+Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` and
+``root/arrays/<16 hex digits of the key>.npz`` for whole results of trained subjects.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.data.columns import read_columns, write_columns
 from harness.errors import DataError
 from harness.models.protocol import Identity, Prediction
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from harness.data.crystals import Crystals
     from harness.models.protocol import Model
 
-FORMAT = "mlip-claims batch 1"
+FORMAT = "mlip-claims predictions 1"
 Progress = Callable[[int], None]  # told the number of rows just finished, stored ones included
 MakeProgress = Callable[[str, int], Progress]  # what is done and how much of it -> Progress
 
@@ -77,7 +76,7 @@ class PredictionStore:
                 batch = model.predict(crystals[rows])
                 stated = [batch.problems.get(i, "") for i in range(len(rows))]
                 _write(
-                    folder / f"{_digest(b''.join(keys).hex())}.batch",
+                    folder / f"{_digest(b''.join(keys).hex())}.npz",
                     {"identity": asdict(model.identity)},
                     {
                         "rows": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
@@ -85,7 +84,9 @@ class PredictionStore:
                         "problem": np.array(stated, dtype=np.str_),
                     },
                 )
-                known.update(zip(keys, zip(batch.energy.tolist(), stated, strict=True), strict=True))
+                known.update(
+                    zip(keys, zip(batch.energy.tolist(), stated, strict=True), strict=True)
+                )
                 self.traffic.computed += len(rows)
             for row, key in zip(rows.tolist(), keys, strict=True):
                 energy[row], problem = known[key]
@@ -106,7 +107,7 @@ class PredictionStore:
         ``inputs`` names what else the result depends on, such as the hash of the rows predicted.
         """
         key = {"identity": asdict(identity), "inputs": dict(inputs)}
-        path = self.root / "arrays" / f"{_digest(key)}.batch"
+        path = self.root / "arrays" / f"{_digest(key)}.npz"
         if path.exists() and (stored := _read(path, key)) is not None:
             self.traffic.found += 1
             return stored
@@ -117,7 +118,7 @@ class PredictionStore:
 
     def _read_model(self, folder: Path, identity: Identity) -> dict[bytes, tuple[float, str]]:
         known: dict[bytes, tuple[float, str]] = {}
-        for path in sorted(folder.glob("*.batch")):
+        for path in sorted(folder.glob("*.npz")):
             if (arrays := _read(path, {"identity": asdict(identity)})) is not None:
                 keys = (row.tobytes() for row in arrays["rows"])
                 values = zip(arrays["energy"].tolist(), arrays["problem"].tolist(), strict=True)
@@ -140,46 +141,27 @@ def _digest(key: object) -> str:
 
 
 def _write(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-    payload = buffer.getvalue()
-    header = {"format": FORMAT, "key": key, "sha256": hashlib.sha256(payload).hexdigest()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One scratch name a process: two sessions may compute the same batch, and either may win.
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with scratch.open("wb") as file:
-            file.write(json.dumps(header, sort_keys=True).encode() + b"\n")
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
+        write_columns(path, arrays, {"format": FORMAT, "key": key})
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise DataError(
-            f"could not write {path}: {error}. Free space, or name another folder in HARNESS_CACHE; "
-            "what was stored before is intact."
+            f"could not write {path}: {error}. Free space, or name another folder in "
+            "HARNESS_CACHE; what was stored before is intact."
         ) from error
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
     """The arrays of a file, or None with a warning if it is not what its name says."""
     try:
-        head, _, payload = path.read_bytes().partition(b"\n")
-        header = json.loads(head)
-        if header["format"] != FORMAT or header["key"] != key:
-            raise ValueError("it was written for other weights, settings or inputs")
-        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
-            raise ValueError("its content does not match its checksum")
-        with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        arrays, header = read_columns(path)
+        if header != {"format": FORMAT, "key": key}:
+            raise DataError("it was written for other weights, settings or inputs")
+    except DataError as error:
         warnings.warn(
-            f"{path.name} in the prediction store cannot be used: {error}. Its rows are computed "
+            f"{path.name} in the prediction store cannot be used: {error} Its rows are computed "
             "again.",
             StoreWarning,
             stacklevel=3,
         )
         return None
-
-
+    return arrays

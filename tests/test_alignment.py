@@ -17,7 +17,9 @@ def compositions(*rows):
     return table
 
 
-ROWS = compositions({11: 1, 17: 1}, {11: 2, 8: 1}, {17: 4, 14: 1}, {14: 1, 8: 2}, {11: 4}, {8: 2}, {17: 2})
+ROWS = compositions(
+    {11: 1, 17: 1}, {11: 2, 8: 1}, {17: 4, 14: 1}, {14: 1, 8: 2}, {11: 4}, {8: 2}, {17: 2}
+)
 
 
 @given(seed=st.integers(0, 2**16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,9 @@ def test_the_hash_is_the_one_that_stored_predictions_are_filed_under():
     assert digest == "ea8d442ecf29b5f87e27bff25cd00625d5a52ef1b46fd283a6a7cf1fc5d96050"
 
 
-_formula = st.dictionaries(st.sampled_from(SYMBOLS[:94]), st.integers(1, 12), min_size=1, max_size=5)
+_formula = st.dictionaries(
+    st.sampled_from(SYMBOLS[:94]), st.integers(1, 12), min_size=1, max_size=5
+)
 
 
 @pytest.mark.filterwarnings("ignore:No Pauling electronegativity")  # pymatgen, of He, Ne and Ar
@@ -235,9 +238,7 @@ def test_symbols_and_their_order_are_pymatgens():
     every_pair[np.arange(117), np.arange(117)] = 1
     every_pair[np.arange(117), np.arange(1, 118)] = 1
     no_scale = {"He", "Ne", "Ar", *SYMBOLS[103:]}
-    for formula, pair in zip(
-        reduced_formulas(every_pair), zip(SYMBOLS, SYMBOLS[1:], strict=False), strict=True
-    ):
+    for formula, pair in zip(reduced_formulas(every_pair), pairwise(SYMBOLS), strict=True):
         if not no_scale & set(pair):
             assert formula == "".join(sorted(pair, key=lambda symbol: Element(symbol).X))
 
@@ -418,7 +419,7 @@ def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
 def test_importing_the_data_layer_imports_nothing_heavy():
     heavy = ("torch", "pymatgen", "pandas", "pyarrow", "sklearn", "scipy", "matbench", "ase")
     code = f"import sys, harness.data; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[1],
         capture_output=True,

@@ -28,7 +28,9 @@ MEASURED = Measurement(
 
 
 def session(*claims):
-    return Session(session={"model": "chgnet-0.3.0"}, claims=claims, errors=({"test": "t", "message": "m"},))
+    return Session(
+        session={"model": "chgnet-0.3.0"}, claims=claims, errors=({"test": "t", "message": "m"},)
+    )
 
 
 def test_a_session_is_read_back_whole(tmp_path):
@@ -44,7 +46,9 @@ def test_two_saves_are_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         session(Evidence.of(CLAIM, MEASURED)).save(tmp_path / name)
-    assert (tmp_path / "a/evidence.json").read_bytes() == (tmp_path / "b/evidence.json").read_bytes()
+    assert (tmp_path / "a/evidence.json").read_bytes() == (
+        tmp_path / "b/evidence.json"
+    ).read_bytes()
 
 
 def test_the_bound_of_a_window_is_its_nearer_end():
@@ -75,8 +79,11 @@ def test_a_measured_claim_cannot_be_not_run_nor_the_reverse():
         (None, "does not exist"),
         ("{", "is not JSON"),
         ('{"schema": 99, "session": {}, "claims": []}', "schema 99"),
+        ("[]", "schema None"),
+        ('{"schema": 1, "session": {}}', "is not evidence"),
+        ('{"schema": 1, "session": {}, "claims": [{"verdict": "hold"}]}', "is not evidence"),
     ],
-    ids=["absent", "cut short", "later schema"],
+    ids=["absent", "cut short", "later schema", "no object", "claims missing", "claim damaged"],
 )
 def test_damaged_evidence_is_named(tmp_path, text, says):
     if text is not None:

@@ -1,4 +1,4 @@
-"""Imports point down: a lower layer never knows an upper one, and runners do not know each other."""
+"""Imports point down: no layer knows one above it, and runners do not know each other."""
 
 import ast
 from pathlib import Path
@@ -19,7 +19,17 @@ LAYERS = (  # from the bottom; a module may import its own layer's package and t
     {"conftest", "checks"},
 )
 SEPARATE = {"harness.runners", "harness.plots"}  # their modules do not import one another
-HEAVY = {"torch", "pymatgen", "pandas", "plotly", "sklearn", "scipy", "chgnet", "matminer", "matbench"}
+HEAVY = {
+    "torch",
+    "pymatgen",
+    "pandas",
+    "plotly",
+    "sklearn",
+    "scipy",
+    "chgnet",
+    "matminer",
+    "matbench",
+}
 
 
 def level(module):
@@ -30,7 +40,9 @@ def level(module):
 
 
 def _sources():
-    for path in sorted([*ROOT.glob("harness/**/*.py"), *ROOT.glob("checks/*.py"), ROOT / "conftest.py"]):
+    for path in sorted(
+        [*ROOT.glob("harness/**/*.py"), *ROOT.glob("checks/*.py"), ROOT / "conftest.py"]
+    ):
         yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
 
 
@@ -65,7 +77,9 @@ def test_imports_point_down(module, path):
         assert there <= here, f"{module} imports {imported}, which is above it"
         package = ".".join(module.split(".")[:2])
         if package in SEPARATE and imported.startswith(package):
-            assert module == package or imported.endswith("plots"), f"{module} imports its neighbour {imported}"
+            assert module == package or imported.endswith("plots"), (
+                f"{module} imports its neighbour {imported}"
+            )
 
 
 @pytest.mark.parametrize(("module", "path"), SOURCES, ids=[module for module, _ in SOURCES])

@@ -6,9 +6,9 @@ import copy
 import gzip
 import json
 import os
-import zlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,11 +154,11 @@ _site = st.tuples(st.sampled_from(["H", "O", "Fe", "U", "Og"]), _number)
 _row = st.tuples(st.lists(_site, min_size=1, max_size=4), st.floats(1, 9), _number, st.booleans())
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     rows=st.lists(_row, min_size=1, max_size=12),
     style=st.sampled_from(sorted(STYLES)),
-    read_bytes=st.integers(1, 400),
+    read_bytes=st.integers(2, 400),
     batch_bytes=st.integers(1, 3000),
 )
 def test_no_boundary_between_pieces_or_batches_changes_a_row(
@@ -327,8 +327,6 @@ BAD_TABLES = {
 @pytest.mark.parametrize("kind", BAD_TABLES)
 def test_a_bad_table_is_refused_by_row_and_leaves_nothing_behind(kind, style, tmp_path, cache):
     table, message = BAD_TABLES[kind]
-    if style == "indented" and "NaN" in STYLES[style](table) or "Infinity" in STYLES[style](table):
-        message += "|is not valid JSON at byte .* in row 3"  # such a file is not cut into rows
     with pytest.raises(DataError, match=message) as refused:
         matbench.load(write(tmp_path, table, style))
     assert "table.json.gz" in str(refused.value)
@@ -370,14 +368,15 @@ def test_a_file_with_a_damaged_byte_is_refused_or_reads_the_same(tmp_path):
 def test_text_that_is_not_json_is_refused_with_the_place(style, tmp_path):
     text = STYLES[style](document())
     last_row = text.rindex('"lattice"')
+    message = r"is not valid JSON at byte \d+ of \d+, in row 4 \(index 41, mb-mp-e-form-000042\)"
     for broken in (
         text[: last_row + 40],  # cut inside the last row, in a sound gzip file
         text[:last_row] + text[last_row:].replace("4.0", "4..0", 1).replace("3.8", "3..8", 1),
         text[:-1],
     ):
-        with pytest.raises(DataError, match=r"is not valid JSON at byte \d+ of \d+, in row 4"):
+        with pytest.raises(DataError, match=message):
             parse(write(tmp_path, broken))
-    with pytest.raises(DataError, match="not a table of structures|not valid JSON"):
+    with pytest.raises(DataError, match=r"not a table of structures|not valid JSON"):
         parse(write(tmp_path, "[1, 2, 3]"))
     with pytest.raises(DataError, match="does not exist"):
         matbench.load(tmp_path / "missing.json.gz")
@@ -728,7 +727,7 @@ def test_a_leaking_split_or_a_row_tested_twice_is_refused():
 
 def test_compositions_without_coordinates_say_so_when_structures_are_asked_for():
     with pytest.raises(DataError, match="python -m harness fetch matbench_mp_e_form"):
-        cross_fitted(fold_splits=()).fold(0).test.crystals
+        _ = cross_fitted(fold_splits=()).fold(0).test.crystals
     assert cross_fitted().reduced_formulas().tolist() == ["Si"] * 6
 
 
@@ -741,16 +740,18 @@ def test_real_rows_are_read_as_pymatgen_reads_them(real_data):
     dataset = load_dataset("subset")
     assert len(dataset) == 25_947
     path = real_data / "matbench_mp_e_form_subset.json.gz"
-    table = json.loads(gzip.decompress(path.read_bytes()))
+    text = gzip.decompress(path.read_bytes())
+    table = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    index = json.loads(bytes(table["index"]))
+    data = msgspec.json.decode(table["data"], type=list[tuple[msgspec.Raw, float]])
     rows = np.random.default_rng(0).choice(len(dataset), 200, replace=False)
-    for row in rows.tolist():
-        entry, target = table["data"][row]
-        expected = Structure.from_dict(entry)
-        assert dataset.crystals.structure(row) == expected
-        np.testing.assert_array_equal(dataset.crystals[row].frac_coords, expected.frac_coords)
-        assert dataset.target_ev_per_atom[row] == target
-        assert dataset.ids[row] == f"mb-mp-e-form-{table['index'][row] + 1:06d}"
-    assert dataset.index.tolist() == table["index"]
+    expected = Crystals.from_structures(
+        [Structure.from_dict(json.loads(bytes(data[row][0]))) for row in rows.tolist()]
+    )
+    np.testing.assert_array_equal(dataset.crystals[rows].row_hashes(), expected.row_hashes())
+    assert dataset.target_ev_per_atom.tolist() == [target for _, target in data]
+    assert dataset.ids.tolist() == [f"mb-mp-e-form-{i + 1:06d}" for i in index]
+    assert dataset.index.tolist() == index
     assert dataset.inputs == {path.name: matbench.sha256_of(path)}
 
 
@@ -761,9 +762,7 @@ def test_real_fold_0_has_the_rows_the_readme_counts(real_data, official_folds):
     assert fold.n_claimed == 26_551
     assert len(fold.test) + len(fold.train) == 25_947
     assert len(fold.test.crystals) == 5_233
-    assert zlib.crc32("".join(fold.test.ids).encode()) == zlib.crc32(
-        "".join(fold.dataset.ids[fold.test_rows]).encode()
-    )
+    assert fold.test.ids.tolist() == fold.dataset.ids[fold.test_rows].tolist()
 
 
 def test_real_rows_cut_and_damaged_are_refused(real_data, tmp_path):

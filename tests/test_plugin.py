@@ -8,13 +8,13 @@ import pytest
 from junitparser.xunit2 import JUnitXml
 
 from harness.evidence import Evidence, Session
-from harness.report import page, plugin  # noqa: F401 (loaded here once, not in every session inside)
+from harness.report import page, recorder  # noqa: F401 (loaded once, not in every session inside)
 
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
 import pytest
-from harness.report.plugin import Context, start_recording
+from harness.report.recorder import Context, start_recording
 from harness.report.verdicts import load_documented
 
 pytest_plugins = ["harness.report.plugin"]
@@ -159,8 +159,16 @@ def test_a_control_that_is_not_caught_fails_loudly(session):
 
 
 def test_a_placeholder_fails_a_claim_and_satisfies_a_control(session):
-    claim = "\n@claim\ndef test_l(evidence):\n    assert evidence(measured(0.5, placeholder='p')).held\n"
-    control = "\n@control\ndef test_c(evidence):\n    assert evidence(measured(0.5, placeholder='p')).placeholder\n"
+    claim = """
+@claim
+def test_lever(evidence):
+    assert evidence(measured(0.5, placeholder="never applied")).held
+"""
+    control = """
+@control
+def test_unwired_lever(evidence):
+    assert evidence(measured(0.5, placeholder="never applied")).placeholder
+"""
     result, found, _ = session(claim + control)
     result.assert_outcomes(passed=1, failed=1)
     assert {e.verdict for e in found.claims} == {"placeholder"}
@@ -183,8 +191,19 @@ def test_a_known_refutation_that_is_held_is_loud(session):
 
 
 def test_a_spent_budget_leaves_the_rest_not_run(session):
-    slow = "\nimport time\n@claim\ndef test_a(evidence):\n    time.sleep(0.2); assert evidence(measured(0.5)).held\n"
-    late = "\nother = pytest.mark.claim(id='c2', statement='s', basis='b', bound=below(1.0, 'eV', 't'))\n@other\ndef test_b(evidence):\n    assert evidence(measured(0.5)).held\n"
+    slow = """
+import time
+
+@claim
+def test_a(evidence):
+    time.sleep(0.2)
+    assert evidence(measured(0.5)).held
+"""
+    late = """
+@pytest.mark.claim(id="c2", statement="s", basis="b", bound=below(1.0, "eV", "a test"))
+def test_b(evidence):
+    assert evidence(measured(0.5)).held
+"""
     result, found, _ = session(slow + late, "--budget", "0.002")
     result.assert_outcomes(passed=1, skipped=1)
     assert "budget" in found.claims[1].reason

@@ -322,10 +322,11 @@ def _hostile_session(words: str) -> Session:
         model=words,
         excluded={words: 21_332},
         inputs={words: words},
+        # The file sorts keys: "a" and "k" keep the order whatever follows.
         details={
-            words: words,
-            "t": [{words: words, "n": 1.5}],
-            "m": {words: [words, {"x": words}]},
+            f"a {words}": words,
+            "m": {f"k {words}": [words, {f"k {words}": words}]},
+            "t": [{f"k {words}": words, "n": 1.5}],
         },
     )
     context = {"case": words, "test": words, "versions": {words: words}}

@@ -40,6 +40,12 @@ def test_the_paired_difference_counts_only_rows_both_scored():
     assert measured.excluded == {"not scored by the other model": 1}
 
 
+def test_the_order_of_rows_does_not_matter_to_a_paired_difference():
+    mine = scored([1.0, 2.0, 4.0], reference=[0, 1, 2], ids=["a", "b", "c"])
+    other = scored([3.0, 1.0, 0.0], reference=[2, 0, 1], ids=["c", "a", "b"])
+    assert mine.mae_minus(other).interval.estimate == pytest.approx((1 + 1 + 2 - 1 - 1 - 1) / 3)
+
+
 def test_models_scored_against_different_targets_are_not_compared():
     with pytest.raises(DataError, match="different references"):
         scored([0, 0], reference=[0, 0]).mae_minus(scored([0, 0], reference=[0, 1]))

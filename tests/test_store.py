@@ -56,10 +56,12 @@ def test_other_weights_are_another_address(tmp_path):
     assert sum(model.asked) == len(CRYSTALS)
 
 
-def flip_last_byte(path, other):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+def flip_a_bit(path, other):
+    content = path.read_bytes()
+    with np.load(path) as stored:
+        energies = stored["energy"].tobytes()
+    flipped = bytes([energies[0] ^ 1]) + energies[1:]
+    path.write_bytes(content.replace(energies, flipped))
 
 
 def cut_short(path, other):
@@ -74,13 +76,13 @@ def from_another_model(path, other):
     path.write_bytes(other.read_bytes())
 
 
-@pytest.mark.parametrize("damage", [flip_last_byte, cut_short, empty, from_another_model])
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, empty, from_another_model])
 def test_a_damaged_or_stale_file_is_found_and_computed_again(tmp_path, damage):
     PredictionStore(tmp_path / "other").energies(SumOfNumbers(weights="b" * 64), CRYSTALS)
     PredictionStore(tmp_path / "mine").energies(SumOfNumbers(), CRYSTALS)
     before = files(tmp_path / "mine")
-    mine = min((tmp_path / "mine").rglob("*.batch"))
-    damage(mine, min((tmp_path / "other").rglob("*.batch")))
+    mine = min((tmp_path / "mine").rglob("*.npz"))
+    damage(mine, min((tmp_path / "other").rglob("*.npz")))
     with pytest.warns(StoreWarning, match="computed again"):
         stored = PredictionStore(tmp_path / "mine").energies(SumOfNumbers(), CRYSTALS)
     np.testing.assert_array_equal(stored.energy, SumOfNumbers().predict(CRYSTALS).energy)

@@ -198,8 +198,9 @@ class Crystals:
     def compositions(self) -> np.ndarray:
         """(n, 118) float64 atoms of each element in the cell, column Z - 1."""
         cells = self.row_of_atom * N_ELEMENTS + (self.numbers.astype(np.int64) - 1)
-        counts = np.bincount(cells, minlength=len(self) * N_ELEMENTS)
-        return counts.reshape(len(self), N_ELEMENTS).astype(np.float64)
+        weights = np.ones(len(cells))  # makes the counts float64 at once
+        counts = np.bincount(cells, weights, minlength=len(self) * N_ELEMENTS)
+        return counts.reshape(len(self), N_ELEMENTS)
 
     def fractions(self) -> np.ndarray:
         """(n, 118) float64 atomic fractions; every row sums to 1."""

@@ -298,6 +298,8 @@ class Dataset:
 
 def _first_repeat(keys: np.ndarray) -> int | None:
     """Position of the first entry that is equal to an earlier one."""
+    if len(set(keys.tolist())) == len(keys):  # sorting as many texts takes far longer
+        return None
     order = np.argsort(keys, kind="stable")
     repeats = order[1:][keys[order[1:]] == keys[order[:-1]]]
-    return int(repeats.min()) if len(repeats) else None
+    return int(repeats.min())

@@ -87,6 +87,7 @@ def fetch(
     if url is None or sha256 is None:
         source = published()
         url, sha256 = url or source.url, sha256 or source.sha256
+    sha256 = sha256.lower()
     _require_http(url)
     path = fetched_dir() / file_name
     if path.is_file() and sha256_of(path) == sha256:

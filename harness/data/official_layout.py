@@ -243,10 +243,16 @@ def _json_problem(path: Path, text: bytes, error: Exception) -> str:
     place = re.search(r"\(byte (\d+)\)", str(error))
     at = int(place[1]) if place else len(text)
     begun = text.count(b'"lattice"', 0, at)  # one in every row
+    index = re.search(rb'"index"\s*:\s*(\[[^][]*\])', text[:at])
+    if not begun:
+        where = "before the first row"
+    elif index:
+        where = f"in {_official_name(_official_numbers(path, index[1]))(begun - 1)}"
+    else:
+        where = f"in row {begun - 1}"
     around = text[max(0, at - 60) : at + 20].decode(errors="replace")
     return (
-        f"{path} is not valid JSON at byte {at} of {len(text)}, "
-        f"{f'in row {begun - 1}' if begun else 'before the first row'} ({error}): {around!r}. "
+        f"{path} is not valid JSON at byte {at} of {len(text)}, {where} ({error}): {around!r}. "
         f"{_RESTORE}."
     )
 

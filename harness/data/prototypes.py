@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class Prototype:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _cached_linear(expression: str) -> tuple[tuple[str, Fraction], ...]:
     terms: dict[str, Fraction] = {}
     position = 0
@@ -216,7 +216,9 @@ _B20_4A = "{x},{x},{x}; -{x}+1/2,-{x},{x}+1/2; -{x},{x}+1/2,-{x}+1/2; {x}+1/2,-{
 _R3C_18E = "x,0,1/4; 0,x,1/4; -x,-x,1/4; -x,0,3/4; 0,-x,3/4; x,x,3/4"
 _R3C_12C = "0,0,z; 0,0,-z+1/2; 0,0,-z; 0,0,z+1/2"
 _R3_18F = "x,y,z; -y,x-y,z; -x+y,-x,z; -x,-y,-z; y,-x+y,-z; x-y,x,-z"
-_R3M_18H = "{x},-{x},{z}; {x},2{x},{z}; -2{x},-{x},{z}; -{x},{x},-{z}; 2{x},{x},-{z}; -{x},-2{x},-{z}"
+_R3M_18H = (
+    "{x},-{x},{z}; {x},2{x},{z}; -2{x},-{x},{z}; -{x},{x},-{z}; 2{x},{x},-{z}; -{x},-2{x},-{z}"
+)
 _SPINEL_8A = "1/8,1/8,1/8; 7/8,7/8,7/8"
 _SPINEL_16D = "1/2,1/2,1/2; 1/2,1/4,1/4; 1/4,1/2,1/4; 1/4,1/4,1/2"
 _P3121_3A = "{x},0,1/3; 0,{x},2/3; -{x},-{x},0"
@@ -370,7 +372,8 @@ _ALL = (
           "1/4,1/4,z; 1/4,1/4,z+1/2; 3/4,3/4,-z; 3/4,3/4,-z+1/2"),
     _type("cristobalite", 92, "tetragonal", "P", _f(_P41212_4A, x="u"), _P41212_8B),
     _type("paratellurite", 92, "tetragonal", "P", _f(_P41212_4A, x="u"), _P41212_8B),
-    _type("quartz", 152, "hexagonal", "P", _f(_P3121_3A, x="u"), _f(_P3121_6C, x="x", y="y", z="z")),
+    _type("quartz", 152, "hexagonal", "P", _f(_P3121_3A, x="u"),
+          _f(_P3121_6C, x="x", y="y", z="z")),
     _type("CdI2", 164, "hexagonal", "P", "0,0,0", _f(_P_2D_164, z="u")),
     _type("CdCl2", 166, "hexagonal", "R", "0,0,0", "0,0,u; 0,0,-u"),
     _type("MoS2", 194, "hexagonal", "P", _HCP, _f(_P_4F_194, z="z")),
@@ -381,7 +384,8 @@ _ALL = (
           _join(_f(_P21C_4E, x="x2", y="y2", z="z2"), _f(_P21C_4E, x="x3", y="y3", z="z3"))),
     # AB3 and A3B.
     _type("Cu3Au", 221, "cubic", "P", "1/2,1/2,0; 1/2,0,1/2; 0,1/2,1/2", "0,0,0"),
-    _type("Cr3Si", 223, "cubic", "P", "1/4,0,1/2; 3/4,0,1/2; 1/2,1/4,0; 1/2,3/4,0; 0,1/2,1/4; 0,1/2,3/4",
+    _type("Cr3Si", 223, "cubic", "P",
+          "1/4,0,1/2; 3/4,0,1/2; 1/2,1/4,0; 1/2,3/4,0; 0,1/2,1/4; 0,1/2,3/4",
           "0,0,0; 1/2,1/2,1/2"),
     _type("TiAl3", 139, "tetragonal", "I", "0,0,0", "0,0,1/2; 0,1/2,1/4; 1/2,0,1/4"),
     _type("BiI3", 148, "hexagonal", "R", "0,0,u; 0,0,-u", _R3_18F),

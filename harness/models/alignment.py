@@ -11,7 +11,8 @@ none     nothing comes off: total energies as they are, the fault every control 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class References:
 
     name: str
     energies_ev_per_atom: np.ndarray  # (118,) column Z - 1, nan where the element has none
+    inputs: Mapping[str, str] = field(default_factory=dict)  # file -> sha256, where it has one
 
     def formation_energies(
         self, total_ev_per_atom: np.ndarray, compositions: np.ndarray
@@ -43,7 +45,8 @@ class References:
 
     def covers(self, compositions: np.ndarray) -> np.ndarray:
         """(n,) bool, True where every element of the row has a reference."""
-        return ~(compositions[:, np.isnan(self.energies_ev_per_atom)] > 0).any(axis=1)
+        absent = np.isnan(self.energies_ev_per_atom)
+        return np.asarray((compositions[:, absent] <= 0).all(axis=1))
 
     def missing(self, compositions: np.ndarray) -> list[int]:
         """Atomic numbers that occur in these rows and have no reference."""

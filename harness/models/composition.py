@@ -49,7 +49,7 @@ class CompositionMLP:
         settings = {key: json.dumps(value) for key, value in asdict(self).items()}
         return Identity(
             name=NAME,
-            weights_sha256=f"trained on {rows.hexdigest()}",
+            weights_sha256=rows.hexdigest(),  # the rows and the settings decide the weights
             settings={"engine": ENGINE, **settings},
         )
 
@@ -83,7 +83,9 @@ class CompositionMLP:
                 "needs at least two rows and one target a row"
             )
         if not np.isfinite(target).all():
-            raise DataError(f"target of training row {np.argmin(np.isfinite(target))} is not finite")
+            raise DataError(
+                f"target of training row {np.argmin(np.isfinite(target))} is not finite"
+            )
         generator = torch.Generator().manual_seed(self.seed)
         mean, spread = float(target.mean()), float(target.std()) or 1.0
         x = torch.from_numpy(features).to(device)
@@ -112,8 +114,8 @@ class CompositionMLP:
         return predicted * spread + mean
 
 
-# For sets of a hundred rows: as many steps as make a small network learn them.
-FEW_ROWS = CompositionMLP(epochs=200, width=128, batch_rows=16)
+# For sets of some hundred rows: as many steps as make a small network learn them.
+FEW_ROWS = CompositionMLP(epochs=120, width=128, batch_rows=32, learning_rate=3e-3)
 
 
 def _fractions(compositions: np.ndarray, what: str) -> np.ndarray:
@@ -130,7 +132,11 @@ def _network(n_inputs: int, width: int, generator: object) -> nn.Module:
     from torch import nn
 
     net = nn.Sequential(
-        nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        nn.Linear(n_inputs, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, 1),
     )
     with torch.no_grad():
         for layer in net:

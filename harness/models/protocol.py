@@ -26,7 +26,9 @@ class Identity:
 class Prediction:
     """One row per crystal, in the order given. Absent properties are None."""
 
-    energy: np.ndarray  # (n,) float64, eV/atom as the model defines it; nan exactly where not scored
+    energy: (
+        np.ndarray
+    )  # (n,) float64, eV/atom as the model defines it; nan exactly where not scored
     problems: dict[int, str] = field(default_factory=dict)  # row -> why it was not scored
     forces: list[np.ndarray] | None = None  # n of (n_atoms, 3), eV/Å
     stress: np.ndarray | None = None  # (n, 3, 3), GPa, tension positive

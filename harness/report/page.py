@@ -452,7 +452,7 @@ def _nested(values: Iterable[object]) -> bool:
 
 def _table(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     """Records as a table. Their keys come sorted from the file, so words and ends of intervals
-    are put back where one looks for them: names first, low before high."""
+    are put back where one looks for them: names first, then counts, low before high."""
     columns = {
         str(k): [row.get(k) for row in rows] for k in dict.fromkeys(k for r in rows for k in r)
     }
@@ -460,7 +460,9 @@ def _table(rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
     def rank(name: str) -> int:
         if any(isinstance(v, str) for v in columns[name]):
             return 0
-        return 2 if "low" in name else 3 if "high" in name else 1
+        if not any(isinstance(v, float) for v in columns[name]):
+            return 1  # seeds, folds, counts of rows
+        return 3 if "low" in name else 4 if "high" in name else 2
 
     names = sorted(columns, key=rank)
     cells = [_column(columns[name][:_LONGEST_TABLE]) for name in names]

@@ -4,18 +4,16 @@ A check is a test marked `claim`; its twin marked `control` plants one fault and
 the same bound, which it looks up by the claim's id and so cannot loosen. Both receive the fixture
 `evidence`: call it with a measurement, assert on what comes back.
 
-Public: the markers, `EVIDENCE` (the session's recorder) and `Context`, which conftest.py fills.
+Hooks and the fixture `evidence` only; what a session remembers is in recorder.py.
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import sys
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,10 +21,10 @@ import pytest
 
 from harness.claims import Claim, Measurement, Verdict
 from harness.errors import ConfigError, NotAvailable
-from harness.evidence import Evidence, Session
-from harness.report.environment import machine, versions
+from harness.evidence import Evidence
+from harness.report.environment import versions
+from harness.report.recorder import RECORDER, Recorder
 from harness.report.terminal import verdict_table
-from harness.report.verdicts import Documented
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -41,66 +39,9 @@ MARKERS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What this session is about; conftest.py knows, the recorder writes it down."""
-
-    dataset: str
-    dataset_reason: str  # why this one, in a sentence
-    model: str
-    device: str
-    sample: int | None = None
-
-
-EVIDENCE = pytest.StashKey["Recorder"]()
 _CLAIM = pytest.StashKey[Claim]()
 _STARTED = pytest.StashKey[float]()
 _LEFT = pytest.StashKey[Evidence]()
-
-
-@dataclass
-class Recorder:
-    """Collects evidence while a session runs and writes the reports when it ends."""
-
-    config: pytest.Config
-    folder: Path
-    context: Context
-    documented: Documented
-    budget_minutes: float | None
-    strict: bool
-    started: float = field(default_factory=time.time)
-    evidence: list[Evidence] = field(default_factory=list)
-    errors: list[dict[str, str]] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)  # what fixtures add to the session record
-
-    def elapsed_seconds(self) -> float:
-        return time.time() - self.started
-
-    def write(self) -> None:
-        from harness.report.page import write_page
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stamp = datetime.datetime.fromtimestamp(self.started, datetime.UTC)
-        session = Session(
-            session={
-                "started": stamp.isoformat(timespec="seconds"),
-                "seconds": round(self.elapsed_seconds(), 2),
-                "command": "pytest " + " ".join(self.config.invocation_params.args),
-                "dataset": self.context.dataset,
-                "dataset_reason": self.context.dataset_reason,
-                "model": self.context.model,
-                "device": self.context.device,
-                "sample": self.context.sample,
-                "machine": machine(),
-                "versions": versions(),
-                **self.notes,
-            },
-            claims=tuple(self.evidence),
-            errors=tuple(self.errors),
-        )
-        session.save(self.folder)
-        write_page(self.folder)
-        _point_latest(self.folder)
 
 
 class Witness:
@@ -146,21 +87,18 @@ def evidence(request: pytest.FixtureRequest) -> Witness:
     """What a check calls with its measurement."""
     if _CLAIM not in request.node.stash:
         raise ConfigError(f"{request.node.nodeid} uses `evidence` but is no claim and no control")
-    return Witness(request.node, request.config.stash[EVIDENCE])
+    return Witness(request.node, request.config.stash[RECORDER])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _session_properties(
-    request: pytest.FixtureRequest, record_testsuite_property: Any
-) -> Iterator[None]:
+def _session_properties(request: pytest.FixtureRequest, record_testsuite_property: Any) -> None:
     """The data set is said loudly in junit.xml too."""
-    if EVIDENCE in request.config.stash:
-        context = request.config.stash[EVIDENCE].context
+    if RECORDER in request.config.stash:
+        context = request.config.stash[RECORDER].context
         record_testsuite_property("dataset", context.dataset)
         record_testsuite_property("dataset_reason", context.dataset_reason)
         record_testsuite_property("model", context.model)
         record_testsuite_property("device", context.device)
-    yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -185,7 +123,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A check that asks for a fold exists five times, each marked with its fold and `nightly`."""
     if "fold_number" in metafunc.fixturenames:
         params = [
-            pytest.param(k, id=f"fold{k}", marks=(getattr(pytest.mark, f"fold{k}"), pytest.mark.nightly))
+            pytest.param(
+                k, id=f"fold{k}", marks=(getattr(pytest.mark, f"fold{k}"), pytest.mark.nightly)
+            )
             for k in FOLDS
         ]
         metafunc.parametrize("fold_number", params, scope="session")
@@ -199,29 +139,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--budget={config.getoption('--budget')}: give minutes above 0")
 
 
-def start_recording(config: pytest.Config, context: Context, documented: Documented) -> None:
-    """Called by conftest.py once it knows that checks will run, and on what."""
-    folder = config.getoption("--report")
-    if folder is None:
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
-        folder = config.rootpath / "reports" / stamp
-    folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    config.stash[EVIDENCE] = Recorder(
-        config=config,
-        folder=folder,
-        context=context,
-        documented=documented,
-        budget_minutes=config.getoption("--budget"),
-        strict=bool(config.getini("strict")),
-    )
-    if config.option.xmlpath is None:
-        config.option.xmlpath = str(folder / "junit.xml")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tie every check to its claim, every control to the claim it is of, and mark known findings."""
+    """Tie every check to its claim, every control to the claim it is of; mark known findings."""
     claims: dict[str, Claim] = {}
     for item in items:
         if (marker := item.get_closest_marker("claim")) is not None:
@@ -238,11 +158,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                     f"file that holds the claim too. Collected: {', '.join(sorted(claims))}"
                 )
             item.stash[_CLAIM] = claims[of]
-        elif _CLAIM in item.stash and EVIDENCE in config.stash:
-            known = config.stash[EVIDENCE].documented.get(_key(item))
+        elif _CLAIM in item.stash and RECORDER in config.stash:
+            known = config.stash[RECORDER].documented.get(_key(item))
             if known is not None and known.verdict in (Verdict.REFUTED, Verdict.PLACEHOLDER):
                 reason = f"known to be {known.verdict}: {known.reason}"
-                item.add_marker(pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason=reason))
+                item.add_marker(
+                    pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason=reason)
+                )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -250,7 +172,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     if _CLAIM not in item.stash:
         return (yield)
     item.stash[_STARTED] = time.perf_counter()
-    recorder = item.config.stash[EVIDENCE]
+    recorder = item.config.stash[RECORDER]
     budget = recorder.budget_minutes
     try:
         if budget is not None and recorder.elapsed_seconds() > 60 * budget:
@@ -267,7 +189,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     try:
         yield
     except NotAvailable as error:
-        _not_run(item, item.config.stash[EVIDENCE], str(error))
+        _not_run(item, item.config.stash[RECORDER], str(error))
     except AssertionError:
         if not _contradicts(item):
             raise
@@ -297,7 +219,7 @@ def pytest_runtest_makereport(
         return report
     error = call.excinfo.value
     if not isinstance(error, pytest.fail.Exception):
-        recorder = item.config.stash[EVIDENCE]
+        recorder = item.config.stash[RECORDER]
         message = f"{type(error).__name__}: {error}"
         recorder.errors.append({"test": item.nodeid, "message": message})
         if _LEFT not in item.stash:
@@ -313,7 +235,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    recorder = session.config.stash.get(EVIDENCE, None)
+    recorder = session.config.stash.get(RECORDER, None)
     if recorder is not None and not session.config.option.collectonly:
         if recorder.evidence:
             recorder.write()
@@ -322,9 +244,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    if EVIDENCE not in config.stash:
+    if RECORDER not in config.stash:
         return []
-    context = config.stash[EVIDENCE].context
+    context = config.stash[RECORDER].context
     sample = "" if context.sample is None else f", at most {context.sample} rows a fold"
     return [
         f"data set: {context.dataset}{sample} ({context.dataset_reason})",
@@ -334,7 +256,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    recorder = config.stash.get(EVIDENCE, None)
+    recorder = config.stash.get(RECORDER, None)
     if recorder is None or not recorder.evidence:
         return
     terminalreporter.section(f"verdicts: {recorder.context.model} on {recorder.context.dataset}")
@@ -393,19 +315,3 @@ def _key(item: pytest.Item) -> str:
     """What `Evidence.key` of this check will be."""
     case, fold = _case(item), _params(item).get("fold_number")
     return Evidence.not_run(item.stash[_CLAIM], "key", case=case, fold=fold).key
-
-
-def _point_latest(folder: Path) -> None:
-    """`reports/latest` -> the folder just written, where it lies under a folder of reports."""
-    link = folder.parent / "latest"
-    if folder.parent.name != "reports" or (link.exists() and not link.is_symlink()):
-        return
-    scratch = folder.parent / f".latest.{os.getpid()}"
-    try:
-        scratch.symlink_to(folder.name, target_is_directory=True)
-        os.replace(scratch, link)
-    except OSError as error:  # a file system without links: the report itself is written
-        print(f"reports/latest was not updated: {error}", file=sys.stderr)
-
-
-__all__ = ["EVIDENCE", "Context", "Recorder", "Witness", "start_recording"]

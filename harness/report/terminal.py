@@ -28,9 +28,13 @@ def verdict_table(
     yield _line(HEADINGS, widths), ""
     for found, cells in zip(claims, rows, strict=True):
         yield _line(cells, widths), COLOURS[found.verdict]
+    because: dict[tuple[Verdict, str], list[str]] = {}
     for found in claims:
         if found.reason:
-            yield f"  {found.key}: {found.reason}", ""
+            because.setdefault((found.verdict, found.reason), []).append(found.key)
+    for (verdict, reason), keys in because.items():
+        yield f"{verdict}: {reason}", COLOURS[verdict]
+        yield f"    {', '.join(keys)}", ""
     controls = [e for e in evidence if e.control]
     ran = [e for e in controls if e.verdict != Verdict.NOT_RUN]
     caught = [e for e in ran if e.refuted or e.placeholder]

@@ -5,8 +5,6 @@ Public: run. Trained once for its settings, rows and seed; the store remembers t
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 
 from harness.data.dataset import Fold, Split
@@ -55,8 +53,9 @@ def run(
         excluded={"not in the data set at hand": absent} if absent else {},
         inputs=dict(dataset.inputs),
         details={
-            "trained": [asdict(identity) for identity in identities],
+            "settings": identities[0].settings,
             "training_rows": [len(split.train) for split in fold.splits],
+            "trained_on": [identity.weights_sha256 for identity in identities],
         },
     )
 

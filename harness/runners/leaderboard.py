@@ -44,7 +44,9 @@ def run(targets: Dataset, peers: PeerPredictions, fold_number: int) -> dict[str,
     position = {peer_id: i for i, peer_id in enumerate(peers.ids.tolist())}
     ids = targets.ids[rows]
     if missing := [i for i in ids.tolist() if i not in position]:
-        raise DataError(f"{len(missing)} test rows have no published prediction, first {missing[0]}")
+        raise DataError(
+            f"{len(missing)} test rows have no published prediction, first {missing[0]}"
+        )
     at = np.array([position[i] for i in ids.tolist()])
     if (wrong := np.flatnonzero(peers.fold[at] != fold_number)).size:
         raise DataError(

@@ -1,7 +1,7 @@
 """Record predictions in matbench's own format, read them back, and see whether they are the same.
 
-Public: complete, write, read_back. A record says of each fold which subject predicted it; `read_back`
-compares label and values with what really ran, so a label of a model that did not run is found out.
+Public: complete, write, read_back. A record says of each fold which subject predicted it; reading
+back compares label and values with what really ran, so a label of a model that did not is found.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,8 +71,8 @@ def write(targets: Dataset, folds: Mapping[int, Scored], path: Path) -> Path:
             if by_id.keys() != set(official):
                 raise DataError(
                     f"fold {number} of {TASK} has {len(official)} test rows and {scored.model} "
-                    f"predicted {len(by_id)}: matbench records whole folds only. Predict every row, "
-                    "or leave the fold out."
+                    f"predicted {len(by_id)}: matbench records whole folds only. Predict every "
+                    "row, or leave the fold out."
                 )
             predicted = np.array([by_id[i] for i in official])
             task.record(number, predicted, params={"model": scored.model})
@@ -91,7 +92,7 @@ def read_back(path: Path, ran: Mapping[int, Scored]) -> Measurement:
         ran: fold -> the subject that really ran there, and what it predicted.
     """
     wrong_rows = wrong_scores = n = 0
-    compared: dict[str, dict[str, float]] = {}
+    compared: list[dict[str, object]] = []
     labels = {}
     with _matbench() as task_class:
         task = task_class.from_file(str(path))
@@ -103,7 +104,9 @@ def read_back(path: Path, ran: Mapping[int, Scored]) -> Measurement:
         if label != scored.model:
             wrong_rows += len(results.data)
             continue
-        for row_id, predicted in zip(scored.ids.tolist(), scored.predicted_ev_per_atom, strict=True):
+        for row_id, predicted in zip(
+            scored.ids.tolist(), scored.predicted_ev_per_atom, strict=True
+        ):
             # .get with nan: a row that was never recorded differs from anything
             difference = abs(results.data.get(row_id, np.nan) - predicted)
             wrong_rows += not difference <= TOLERANCE_EV_PER_ATOM
@@ -115,7 +118,14 @@ def read_back(path: Path, ran: Mapping[int, Scored]) -> Measurement:
         }
         for name, value in ours.items():
             wrong_scores += not abs(results.scores[name] - value) <= TOLERANCE_EV_PER_ATOM
-            compared[f"fold {number} {name}"] = {"ours": value, "matbench": results.scores[name]}
+            compared.append(
+                {
+                    "fold": str(number),
+                    "score": name,
+                    "ours_ev_per_atom": value,
+                    "matbench_ev_per_atom": results.scores[name],
+                }
+            )
     some = ran[min(ran)]
     return Measurement(
         quantity="recorded values that are not the labelled subject's",
@@ -130,14 +140,16 @@ def read_back(path: Path, ran: Mapping[int, Scored]) -> Measurement:
 
 
 @contextmanager
-def _matbench() -> Iterator[type]:
+def _matbench() -> Iterator[Any]:
     """matbench's task class, with its log lines and its dependencies' warnings kept quiet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of matminer and monty at import; not ours to mend
         try:
             from matbench.task import MatbenchTask
         except ImportError as error:
-            raise NotAvailable(f"matbench cannot be imported ({error}). {matbench_hint()}") from None
+            raise NotAvailable(
+                f"matbench cannot be imported ({error}). {matbench_hint()}"
+            ) from None
         logger = logging.getLogger("matbench.task")
         level = logger.level
         logger.setLevel(logging.WARNING)

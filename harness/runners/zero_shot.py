@@ -88,7 +88,11 @@ class ZeroShotResult:
             predicted_ev_per_atom=aligned[covered],
             of=self.fold.n_claimed,
             excluded=excluded,
-            inputs={**dataset.inputs, self.identity.name: self.identity.weights_sha256},
+            inputs={
+                **dataset.inputs,
+                **self._references(alignment)[0].inputs,
+                self.identity.name: self.identity.weights_sha256,
+            },
             details={**self.details, "alignment": alignment},
         )
 
@@ -106,7 +110,7 @@ def run(
     fold: Fold,
     store: PredictionStore,
     references: Mapping[str, References | NotAvailable],
-    config: ZeroShot = ZeroShot(),  # noqa: B008 (frozen)
+    config: ZeroShot = ZeroShot(),
     progress: MakeProgress | None = None,
 ) -> ZeroShotResult:
     """Predict the fold's test rows and fit the refit on its training rows.
@@ -144,7 +148,9 @@ def run(
             )
         )
     at = np.searchsorted(needed, rows)
-    problems = {i: predicted.problems[j] for i, j in enumerate(at.tolist()) if j in predicted.problems}
+    problems = {
+        i: predicted.problems[j] for i, j in enumerate(at.tolist()) if j in predicted.problems
+    }
     owner = np.empty(len(dataset), dtype=np.int64)
     for i, split in enumerate(fold.splits):
         owner[split.test] = i
@@ -167,12 +173,13 @@ def run(
 
 
 def own_references(
-    model: Model, elements: Crystals, store: PredictionStore
+    model: Model, elements: Crystals, store: PredictionStore, inputs: Mapping[str, str]
 ) -> References:
     """The subject's energy of each element's crystal: references that need no table.
 
     Args:
         elements: (m,) crystals of one element each, no element twice.
+        inputs: file the crystals come from -> sha256.
     Raises:
         DataError: a crystal of several elements, or an element twice.
     """
@@ -184,7 +191,7 @@ def own_references(
     predicted = store.energies(model, elements)
     energies = np.full(compositions.shape[1], np.nan)
     energies[which[predicted.scored]] = predicted.energy[predicted.scored]
-    return References(name="self", energies_ev_per_atom=energies)
+    return References(name="self", energies_ev_per_atom=energies, inputs=inputs)
 
 
 def _at_most(rows: np.ndarray, limit: int | None, draw: np.random.Generator) -> np.ndarray:

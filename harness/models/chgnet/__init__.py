@@ -21,15 +21,16 @@ def load(version: str = "0.3.0", device: str = "auto") -> CHGNetModel:
         version: "0.3.0", "0.2.0" or "r2scan".
         device: "cpu", "cuda" (or "cuda:1"), or "auto" for a GPU where there is one.
     Raises:
-        ConfigError: the version or the device is unknown, or no GPU is to be had.
-        ModelError: chgnet is not installed or its files are not as expected.
+        ConfigError: the version or the device is unknown.
+        NotAvailable: chgnet or torch is not installed, or no GPU is found.
+        ModelError: chgnet's files are not as expected.
     """
     try:
         from harness.models.chgnet.model import CHGNetModel
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        from harness.errors import ModelError
+        from harness.errors import NotAvailable
 
-        raise ModelError("CHGNet needs the packages chgnet and torch. Install them.") from error
+        raise NotAvailable("CHGNet needs torch. Install it: pip install torch.") from error
     return CHGNetModel(version, device)

@@ -77,8 +77,9 @@ class Hidden:
 
     def __call__(self, h: Tensor) -> Tensor:
         h = torch.addcmul(h, h, torch.tanh(h), out=None if torch.is_grad_enabled() else h)
-        core = torch.addmm(self.core[0], h[:, :WIDTH], self.core[1])
-        gate = torch.addmm(self.gate[0], h[:, WIDTH:], self.gate[1])
+        h_core, h_gate = h.split(WIDTH, dim=1)
+        core = torch.addmm(self.core[0], h_core, self.core[1])
+        gate = torch.addmm(self.gate[0], h_gate, self.gate[1])
         return self.end(core, gate)
 
 
@@ -89,8 +90,7 @@ class AtomConv:
     bond: Tensor  # (64, 128)
     basis: Tensor  # (n_radial, 128): bond, preceded by the embedding of a bond
     hidden: Hidden
-    out: Tensor  # (64, 64)
-    out_bias: Tensor | None
+    out: tuple[Tensor, Tensor | None]  # (64, 64), (64,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,7 @@ class BondConv:
     bond_second: Tensor  # (64, 128)
     angle: Tensor  # (64, 128)
     hidden: Hidden
-    out: Tensor  # (64, 64)
-    out_bias: Tensor | None
+    out: tuple[Tensor, Tensor | None]  # (64, 64), (64,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +184,9 @@ class Weights:
             bias = factor * torch.cat([layer.bias for layer in layers])
             return [part.T for part in matrix.split(WIDTH, dim=1)], bias
 
-        def out(module: Any) -> dict[str, Tensor | None]:
-            if not module.use_mlp_out:
-                raise ValueError("a layer without an output matrix")
+        def out(module: Any) -> tuple[Tensor, Tensor | None]:
             linear = module.mlp_out.layers[-1]
-            bias = None if linear.bias is None else put(linear.bias)
-            return {"out": put(linear.weight.T), "out_bias": bias}
+            return put(linear.weight.T), None if linear.bias is None else put(linear.bias)
 
         def radial(module: Any) -> Radial:
             envelope = module.smooth_cutoff
@@ -209,7 +205,7 @@ class Weights:
                     bond=put(bond),
                     basis=put(bond_embedding @ bond),
                     hidden=hidden(layer.twoBody_atom),
-                    **out(layer),
+                    out=out(layer),
                 )
             )
         bond_convs, angle_updates = [], []
@@ -223,7 +219,7 @@ class Weights:
                     bond_second=put(bond_j),
                     angle=put(angle),
                     hidden=hidden(layer.twoBody_bond),
-                    **out(layer),
+                    out=out(layer),
                 )
             )
         # the last bond convolution is followed by no other use of the angles
@@ -290,10 +286,7 @@ class Incidence:
         """Rows of the matrix in the order of the table row they name, and where each starts."""
         flat = self._host.reshape(-1)
         per_row = 1 if self._host.ndim == 1 else self._host.shape[1]
-        if self._is_sorted:
-            order = np.arange(len(flat))
-        else:
-            order = stable_order(flat, self._n_table)
+        order = np.arange(len(flat)) if self._is_sorted else stable_order(flat, self._n_table)
         starts = np.zeros(self._n_table, dtype=np.int64)
         np.cumsum(np.bincount(flat, minlength=self._n_table)[:-1], out=starts[1:])
         return self._put(order // per_row), self._put(starts)
@@ -415,8 +408,8 @@ def forward(g: TensorGraph, w: Weights, vectors: Tensor) -> tuple[Tensor, Tensor
             continue
         bond_conv = w.bond_convs[i]
         bonds = _bond_conv(g, bond_conv, atoms, bonds, angles, bond_weight)
-        if bond_conv.out_bias is not None:
-            long_shift = bond_conv.out_bias + (0.0 if long_shift is None else long_shift)
+        if (bias := bond_conv.out[1]) is not None:
+            long_shift = bias if long_shift is None else long_shift + bias
         if i < len(w.angle_updates):
             angles = _angle_update(g, w.angle_updates[i], atoms, bonds, angles)
     return w.readout_norm(atoms), moments
@@ -446,18 +439,18 @@ def _atom_conv(
 
     def messages(start: int, stop: int) -> Tensor:
         """(2, stop - start, 64) along bonds start:stop and back."""
-        whole = stop - start == g.n_bonds
-        if whole:
+        if stop - start == g.n_bonds:
             h = g.edge.gather(table)
         else:
             index = g.edge.index.view(2, g.n_bonds, 2)[:, start:stop].reshape(-1, 2)
             h = F.embedding_bag(index, table, mode="sum")
-        h.view(2, -1, 2 * WIDTH).add_(bond_products[start:stop])
-        m = conv.hidden(h).view(2, -1, WIDTH)
-        return m.mul_(edge_weight[start:stop])
+        h.view(2, -1, 2 * WIDTH).add_(_part(bond_products, start, stop))
+        return conv.hidden(h).view(2, -1, WIDTH).mul_(_part(edge_weight, start, stop))
 
     m = _in_blocks(messages, g.n_bonds, _EDGES_PER_BLOCK // 2, (2, g.n_bonds, WIDTH), atoms)
-    return _residual(atoms, g.edge_centre.scatter(m.view(-1, WIDTH)), conv)
+    update = g.edge_centre.scatter(m.view(-1, WIDTH))
+    matrix, bias = conv.out
+    return torch.addmm(atoms if bias is None else atoms + bias, update, matrix)
 
 
 def _bond_conv(
@@ -471,28 +464,28 @@ def _bond_conv(
     table = _angle_table(g, conv, atoms, bonds)
 
     def messages(start: int, stop: int) -> Tensor:
-        h = _take(g.angle, table, start, stop).addmm_(angles[start:stop], conv.angle)
+        h = _take(g.angle, table, start, stop).addmm_(_part(angles, start, stop), conv.angle)
         return conv.hidden(h).mul_(_take(g.angle_second_bond, bond_weight, start, stop))
 
     m = _in_blocks(messages, g.n_angles, _EDGES_PER_BLOCK, (g.n_angles, WIDTH), atoms)
     # the first bond's weight is common to all messages it receives
     update = g.arm_bond.scatter(g.angle_first.scatter(m)) * bond_weight
-    if conv.out_bias is None:
-        return torch.addmm(bonds, update, conv.out)
-    return bonds + update @ conv.out + g.bond_has_angle[: g.n_short] * conv.out_bias
+    bias = conv.out[1]
+    updated = torch.addmm(bonds, update, conv.out[0])
+    return updated if bias is None else updated + g.bond_has_angle[: g.n_short] * bias
 
 
 def _angle_update(
     g: TensorGraph, update: AngleUpdate, atoms: Tensor, bonds: Tensor, angles: Tensor
 ) -> Tensor:
-    table = _angle_table(g, update, atoms, bonds)
-    core_table, gate_table = table[:, :WIDTH].contiguous(), table[:, WIDTH:].contiguous()
+    tables = _angle_table(g, update, atoms, bonds).split(WIDTH, dim=1)
+    core_table, gate_table = (table.contiguous() for table in tables)
 
     def updated(start: int, stop: int) -> Tensor:
-        a = angles[start:stop]
-        core = _take(g.angle, core_table, start, stop).addmm_(a, update.angle_core)
-        gate = _take(g.angle, gate_table, start, stop).addmm_(a, update.angle_gate)
-        return update.end(core, gate).add_(a)
+        old = _part(angles, start, stop)
+        core = _take(g.angle, core_table, start, stop).addmm_(old, update.angle_core)
+        gate = _take(g.angle, gate_table, start, stop).addmm_(old, update.angle_gate)
+        return update.end(core, gate).add_(old)
 
     return _in_blocks(updated, g.n_angles, _EDGES_PER_BLOCK, (g.n_angles, WIDTH), atoms)
 
@@ -506,9 +499,9 @@ def _angle_table(
     return torch.cat([arms, bonds @ layer.bond_second])
 
 
-def _residual(atoms: Tensor, update: Tensor, conv: AtomConv) -> Tensor:
-    updated = torch.addmm(atoms, update, conv.out)
-    return updated if conv.out_bias is None else updated + conv.out_bias
+def _part(rows: Tensor, start: int, stop: int) -> Tensor:
+    """rows[start:stop], which as a slice of everything would cost a copy in the gradient."""
+    return rows if stop - start == len(rows) else rows[start:stop]
 
 
 def _take(incidence: Incidence, table: Tensor, start: int, stop: int) -> Tensor:

@@ -104,8 +104,8 @@ def _bonds(crystals: Crystals, cutoff_ang: float) -> tuple[np.ndarray, ...]:
     periodic = np.ones(3, dtype=np.int64)
     starts = crystals.offsets - crystals.offsets[0]
     found = []
-    for row, lattice in enumerate(crystals.lattices):
-        coords = crystals.frac_coords[starts[row] : starts[row + 1]]
+    for i, lattice in enumerate(crystals.lattices):
+        coords = crystals.frac_coords[starts[i] : starts[i + 1]]
         positions = np.ascontiguousarray(coords @ lattice)
         found.append(
             find_points_in_spheres(

@@ -15,7 +15,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ConfigError, ModelError
+from harness.errors import ConfigError, ModelError, NotAvailable
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,8 @@ def read_chgnet(version: str) -> CHGNet:
 
     Raises:
         ConfigError: the version is unknown.
-        ModelError: chgnet is not installed, has no such file, or the file holds another network.
+        NotAvailable: chgnet is not installed, or is a version without this file.
+        ModelError: the file holds another network than this adapter computes.
     """
     if version not in VERSIONS:
         raise ConfigError(f"CHGNet {version!r} is unknown; known: {', '.join(VERSIONS)}.")
@@ -60,15 +61,15 @@ def read_chgnet(version: str) -> CHGNet:
         import torch
         from chgnet.model import CHGNet
     except ImportError as error:
-        raise ModelError(
-            f"CHGNet {version} needs the packages chgnet and torch ({error}). Install chgnet."
+        raise NotAvailable(
+            f"CHGNet {version} needs chgnet ({error}). Install it: pip install 'chgnet>=0.4.2'."
         ) from error
 
     path = Path(chgnet.__file__).parent / "pretrained" / VERSIONS[version]
     if not path.is_file():
-        raise ModelError(
-            f"the installed chgnet has no {path.name}: expected it at {path}. Install chgnet 0.4, "
-            "which ships its checkpoints."
+        raise NotAvailable(
+            f"the installed chgnet has no {path.name}: expected it at {path}. Install one that "
+            "ships it: pip install 'chgnet>=0.4.2'."
         )
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)["model"]
     arguments = checkpoint["model_args"] | {"version": version}
