@@ -24,6 +24,7 @@ import numpy as np
 
 from harness.data.columns import read_columns, write_columns
 from harness.errors import DataError
+from harness.execute import Execute, in_process
 from harness.models.protocol import Identity, Prediction
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class Traffic:
 class PredictionStore:
     """Energies that were computed once, for every session after."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, execute: Execute = in_process) -> None:
         self.root = root
+        self.execute = execute
         self.traffic = Traffic()
 
     def energies(
@@ -68,12 +70,15 @@ class PredictionStore:
         known = self._read_model(folder, model.identity)
         energy = np.full(len(crystals), np.nan)
         problems: dict[int, str] = {}
-        for rows in model.plan(crystals):
+        plan = model.plan(crystals)
+        incomplete = [any(hashes[row] not in known for row in rows) for rows in plan]
+        computed = self.execute(
+            model, crystals, [rows for rows, new in zip(plan, incomplete, strict=True) if new]
+        )
+        for rows, new in zip(plan, incomplete, strict=True):
             keys = [hashes[row] for row in rows]
-            if all(key in known for key in keys):
-                self.traffic.found += len(rows)
-            else:
-                batch = model.predict(crystals[rows])
+            if new:
+                batch = next(computed)
                 stated = [batch.problems.get(i, "") for i in range(len(rows))]
                 _write(
                     folder / f"{_digest(b''.join(keys).hex())}.npz",
@@ -88,6 +93,8 @@ class PredictionStore:
                     zip(keys, zip(batch.energy.tolist(), stated, strict=True), strict=True)
                 )
                 self.traffic.computed += len(rows)
+            else:
+                self.traffic.found += len(rows)
             for row, key in zip(rows.tolist(), keys, strict=True):
                 energy[row], problem = known[key]
                 if problem:

@@ -12,7 +12,8 @@ LAYERS = (  # from the bottom; a module may import its own layer's package and t
     {"harness.evidence", "harness.statistics"},
     {"harness.data"},
     {"harness.models"},
-    {"harness.store", "harness.scores"},
+    {"harness.execute", "harness.scores"},
+    {"harness.store"},
     {"harness.runners", "harness.plots"},
     {"harness.report"},
     {"harness.__main__"},
@@ -20,6 +21,7 @@ LAYERS = (  # from the bottom; a module may import its own layer's package and t
 )
 SEPARATE = {"harness.runners", "harness.plots"}  # their modules do not import one another
 HEAVY = {
+    "ray",
     "torch",
     "pymatgen",
     "pandas",
