@@ -25,6 +25,7 @@ from harness.data.elements import SYMBOLS
 from harness.data.folds import matbench_hint, official_folds, row_numbers
 from harness.data.references import load_mp2020_references
 from harness.errors import DataError, NotAvailable
+from harness.models.alignment import References
 
 REAL_DATA = os.environ.get("HARNESS_DATA")
 
@@ -243,8 +244,9 @@ def test_real_wbm_energies_and_references_belong_together(real_data):
     assert len(dataset) == 972
     assert not dataset.is_subset
     crystals, table = dataset.require_crystals(), load_mp2020_references()
-    found = table.formation_energies(
-        dataset.extras["corrected_energy_ev"] / crystals.n_atoms, crystals.fractions()
+    mp2020 = References(name="mp2020", energies_ev_per_atom=table.energies_ev_per_atom)
+    found = mp2020.formation_energies(
+        dataset.extras["corrected_energy_ev"] / crystals.n_atoms, dataset.compositions
     )
     difference = found - dataset.target_ev_per_atom
     moved = dataset.compositions[:, [SYMBOLS.index(s) for s in ("O", "Br", "I", "Bi")]].any(axis=1)
@@ -274,15 +276,6 @@ def test_a_reference_is_the_corrected_energy_per_atom(tmp_path):
     table = references.parse(path)
     assert table.energies_ev_per_atom[[7, 25]].tolist() == [-5.0, -8.5]
     assert np.isnan(table.energies_ev_per_atom).sum() == 116
-    fractions = np.zeros((2, 118))
-    fractions[0, [7, 25]] = 0.6, 0.4
-    fractions[1, 7] = 1.0
-    np.testing.assert_allclose(
-        table.formation_energies(np.array([-8.0, -5.5]), fractions), [-1.6, -0.5]
-    )
-    fractions[1, [7, 8]] = 0.5, 0.5
-    with pytest.raises(DataError, match=r"row 1 holds F, .* \(1 such rows\)"):
-        table.formation_energies(np.zeros(2), fractions)
 
 
 @pytest.mark.parametrize(

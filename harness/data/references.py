@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.crystals import N_ELEMENTS
-from harness.data.elements import NUMBERS, SYMBOLS
+from harness.data.elements import NUMBERS
 from harness.data.paths import fetched_dir, sha256_of, shared_data_file
 from harness.errors import DataError, NotAvailable
 
@@ -35,26 +35,6 @@ class ElementalReferences:
     energies_ev_per_atom: np.ndarray  # (118,) float64, position Z - 1, nan where absent
     sha256: str
     source: str
-
-    def formation_energies(
-        self, energy_ev_per_atom: np.ndarray, fractions: np.ndarray
-    ) -> np.ndarray:
-        """(n,) eV/atom: total energies less those of the elements.
-
-        Args:
-            energy_ev_per_atom: (n,) total energies, MP2020-corrected.
-            fractions: (n, 118) atomic fractions.
-        Raises:
-            DataError: a row holds an element without a reference; the message names both.
-        """
-        absent = np.isnan(self.energies_ev_per_atom)
-        if len(rows := np.flatnonzero((fractions[:, absent] > 0).any(axis=1))):
-            elements = np.flatnonzero(absent & (fractions[rows[0]] > 0))
-            raise DataError(
-                f"row {rows[0]} holds {', '.join(SYMBOLS[z] for z in elements)}, for which "
-                f"{self.source} has no energy ({len(rows)} such rows). Leave them out."
-            )
-        return energy_ev_per_atom - fractions @ np.where(absent, 0.0, self.energies_ev_per_atom)
 
 
 def load_mp2020_references(path: Path | None = None) -> ElementalReferences:

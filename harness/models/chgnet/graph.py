@@ -61,7 +61,8 @@ def build_graph(crystals: Crystals, *, atom_cutoff_ang: float, bond_cutoff_ang: 
     """The graph of all crystals, isolated atoms included as atoms without bonds.
 
     A bond reaches to the atom cutoff, inclusive. An angle's first arm reaches to the bond cutoff,
-    inclusive, its second arm falls short of it: chgnet's own pair of inequalities.
+    inclusive, its second arm falls short of it: chgnet's own pair of inequalities. A length within
+    rounding of a cutoff may fall on the other side than in chgnet; what hangs on it weighs nothing.
     """
     first, second, images, distances, row_of_bond = _bonds(crystals, atom_cutoff_ang)
     short = distances <= bond_cutoff_ang

@@ -1,0 +1,338 @@
+"""Error against the number of training rows, for several learners on the same draws.
+
+Public: Learner, LearningCurve, LearningCurveResult, run. Every learner is trained on the same rows
+in every draw and tested on the same fixed rows, so that two of them are compared row by row; what
+was trained once is in the store. A learner too dear for the larger sizes says up to which it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from harness.claims import Interval, Measurement
+from harness.data.dataset import Dataset, Fold
+from harness.errors import ConfigError, DataError
+from harness.models.protocol import Identity
+from harness.statistics import STANDARD_ERRORS_RESOLVED, Statistic, bootstrap
+from harness.store import MakeProgress, PredictionStore, row_digest
+
+# training positions, tested positions, seed -> (n,) e_form in eV/atom, nan where not scored
+Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Learner:
+    """Something that is trained on some rows of a data set and predicts others."""
+
+    identity: Identity  # all that its predictions depend on, apart from rows and seed
+    predict: Predict
+    max_size: int | None = None  # trained on no more rows than this; None: on any number
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurve:
+    """Which sizes, how often drawn, and on how many rows tested."""
+
+    sizes: tuple[int, ...] = (10, 30, 100, 300, 1000)
+    n_draws: int = 5
+    n_test: int = 1000  # a fixed sample of the fold's test rows, or all if there are fewer
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 2 or list(self.sizes) != sorted(set(self.sizes)):
+            raise ConfigError(f"sizes={self.sizes}: give training sizes from 2 up, ascending")
+        if self.n_draws < 2 or self.n_test < 2:
+            raise ConfigError(
+                f"n_draws={self.n_draws}, n_test={self.n_test}: an interval needs two of each"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearningCurveResult:
+    """Errors of every learner, size and draw on the rows that all of them scored."""
+
+    config: LearningCurve
+    dataset: str
+    ids: np.ndarray  # (n,) tested rows
+    formulas: np.ndarray  # (n,) clusters of the intervals
+    errors_ev_per_atom: Mapping[str, np.ndarray]  # learner -> (its sizes, draws, n)
+    of: int
+    excluded: Mapping[str, int]
+    inputs: Mapping[str, str]
+    details: Mapping[str, object]
+
+    def sizes_of(self, *names: str) -> tuple[int, ...]:
+        """The sizes that all of these learners were trained at."""
+        if unknown := [name for name in names if name not in self.errors_ev_per_atom]:
+            known = ", ".join(self.errors_ev_per_atom)
+            raise ConfigError(f"no learner {unknown[0]!r}; this result has {known}")
+        fewest = min(len(self.errors_ev_per_atom[name]) for name in names)
+        return self.config.sizes[:fewest]
+
+    def mae(self, name: str, size: int) -> Interval:
+        """Mean absolute error over rows and draws, eV/atom."""
+        errors = self._abs(name, size)
+        return self._interval(
+            errors.mean(axis=1), errors.mean(axis=0)[None], lambda sums: sums[1] / sums[0]
+        )
+
+    def ratio(self, size: int, mine: str, other: str) -> Interval:
+        """MAE of one learner over that of another, geometric mean over draws.
+
+        The interval counts two sources of chance, which rows were drawn for training and which are
+        tested, each with its own degrees of freedom.
+        """
+        a, b = self._abs(mine, size), self._abs(other, size)
+        log = self._interval(
+            np.log(a.mean(axis=1) / b.mean(axis=1)),
+            np.stack([a.mean(axis=0), b.mean(axis=0)]),
+            lambda sums: np.log(sums[1] / sums[2]),
+        )
+        middle, low, high = (float(np.exp(x)) for x in (log.estimate, log.low, log.high))
+        return Interval(
+            estimate=middle,
+            low=low,
+            high=high,
+            n=log.n,
+            n_clusters=log.n_clusters,
+            method=log.method,
+            resolution=middle * (log.resolution or 0.0),
+        )
+
+    def caught_up_at(self, mine: str, other: str) -> int | None:
+        """The smallest size from which on ``other`` is not shown to be worse; None: not in range.
+
+        A size counts as caught up where the interval of the ratio reaches one.
+        """
+        sizes = self.sizes_of(mine, other)
+        behind = [self.ratio(size, mine, other).high < 1 for size in sizes]
+        for i, size in enumerate(sizes):
+            if not any(behind[i:]):
+                return size
+        return None
+
+    def advantage(self, mine: str, other: str, *, up_to: int) -> Measurement:
+        """Ratio of MAEs at the size, of those up to ``up_to``, where ``mine`` helps least.
+
+        Raises:
+            ConfigError: a learner is unknown, or neither was trained at so small a size.
+        """
+        sizes = self.sizes_of(mine, other)
+        ratios = {size: self.ratio(size, mine, other) for size in sizes}
+        small = [size for size in sizes if size <= up_to]
+        if not small:
+            raise ConfigError(f"no size up to {up_to} among {sizes}")
+        worst = max(small, key=lambda size: ratios[size].high)
+        caught_up = self.caught_up_at(mine, other)
+        return Measurement(
+            quantity=f"MAE of {mine} over {other}, worst N up to {small[-1]} (N = {worst})",
+            interval=ratios[worst],
+            scored=len(self.ids),
+            of=self.of,
+            dataset=self.dataset,
+            model=mine,
+            excluded=self.excluded,
+            inputs=self.inputs,
+            details={
+                **self.details,
+                "config": asdict(self.config),
+                "ratios": [
+                    {"n": size, "ratio": r.estimate, "low": r.low, "high": r.high}
+                    for size, r in ratios.items()
+                ],
+                "mae_ev_per_atom": [
+                    {"n": size, **{name: self.mae(name, size).estimate for name in (mine, other)}}
+                    for size in sizes
+                ],
+                "catches_up_at": caught_up or f"not up to {sizes[-1]}",
+            },
+        )
+
+    def _abs(self, name: str, size: int) -> np.ndarray:
+        """(draws, n) absolute errors at one size."""
+        if size not in self.sizes_of(name):
+            raise ConfigError(f"{name} was not trained on {size} rows, but {self.sizes_of(name)}")
+        return np.abs(self.errors_ev_per_atom[name][self.config.sizes.index(size)])
+
+    def _interval(self, of_draws: np.ndarray, rows: np.ndarray, statistic: Statistic) -> Interval:
+        """Mean over draws; its variance is that over draws plus that over tested formulas.
+
+        Five draws are too few to resample, so they enter by Student's t with the effective degrees
+        of freedom of the sum of both. Source: F. E. Satterthwaite, Biometrics Bulletin 2, 110
+        (1946).
+        """
+        from scipy.stats import t
+
+        over_rows = bootstrap(rows, self.formulas, statistic)
+        n_draws, n_clusters = len(of_draws), over_rows.n_clusters
+        variances = np.array(
+            [
+                of_draws.var(ddof=1) / n_draws,
+                ((over_rows.resolution or 0.0) / STANDARD_ERRORS_RESOLVED) ** 2,
+            ]
+        )
+        total = float(variances.sum())
+        freedom = np.array([n_draws - 1, n_clusters - 1])
+        effective = total**2 / float((variances**2 / freedom).sum()) if total > 0 else 1.0
+        estimate = float(of_draws.mean())
+        half = float(t.ppf(0.975, effective)) * total**0.5
+        return Interval(
+            estimate=estimate,
+            low=estimate - half,
+            high=estimate + half,
+            n=over_rows.n,
+            n_clusters=n_clusters,
+            method=f"Student's t over {n_draws} draws and {n_clusters} reduced formulas",
+            resolution=STANDARD_ERRORS_RESOLVED * total**0.5,
+        )
+
+
+def run(
+    fold: Fold,
+    learners: Sequence[Learner],
+    store: PredictionStore,
+    config: LearningCurve = LearningCurve(),
+    progress: MakeProgress | None = None,
+) -> LearningCurveResult:
+    """Train every learner on every draw of every size and test it on one sample of test rows.
+
+    Within a draw the larger training sets hold the smaller ones. Of a cross-fitted fold, every row
+    is predicted by what was trained on rows of its own split, so a draw is one such set a split.
+
+    Raises:
+        ConfigError: two learners share a name, or none goes up to the smallest size.
+        DataError: a split has fewer training rows than the largest size asks for, or a learner
+            scores no row.
+    """
+    dataset = fold.dataset
+    names = [learner.name for learner in learners]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"learners {names}: give at least one, and each a name of its own")
+    sizes_of = {
+        learner.name: [s for s in config.sizes if learner.max_size is None or s <= learner.max_size]
+        for learner in learners
+    }
+    if idle := [name for name, sizes in sizes_of.items() if not sizes]:
+        raise ConfigError(f"{idle[0]} goes to no size of {config.sizes}; leave it out")
+    tested, tests = _tested(fold, config)
+    orders = _orders(fold, config)
+    trained = sum(len(sizes) for sizes in sizes_of.values()) * config.n_draws
+    tick = progress("learning curves, training sets", trained) if progress else None
+    errors = {}
+    for learner in learners:
+        sizes = sizes_of[learner.name]
+        found = np.full((len(sizes), config.n_draws, len(tested)), np.nan)
+        for at, size in enumerate(sizes):
+            for draw in range(config.n_draws):
+                parts = [
+                    _remembered(dataset, learner, order[draw, :size], test, draw, store)
+                    for order, test in zip(orders, tests, strict=True)
+                ]
+                found[at, draw] = np.concatenate(parts) - dataset.target_ev_per_atom[tested]
+                if tick is not None:
+                    tick(1)
+        errors[learner.name] = found
+    keep = np.ones(len(tested), dtype=bool)
+    excluded = {}
+    for name, found in errors.items():
+        scored = np.isfinite(found).all(axis=(0, 1))
+        if lost := int((keep & ~scored).sum()):
+            excluded[f"not predicted by {name}"] = lost
+        keep &= scored
+    if not keep.any():
+        raise DataError(
+            f"no tested row of fold {fold.number} of {dataset.name} is predicted by all of "
+            f"{', '.join(names)}: {excluded}. Leave out the learner that predicts none."
+        )
+    if left_out := len(fold.test_rows) - len(tested):
+        excluded["not in the sample of test rows"] = left_out
+    if absent := fold.n_claimed - len(fold.test_rows):
+        excluded["not in the data set at hand"] = absent
+    rows = tested[keep]
+    return LearningCurveResult(
+        config=config,
+        dataset=dataset.name,
+        ids=dataset.ids[rows],
+        formulas=dataset.reduced_formulas()[rows],
+        errors_ev_per_atom={name: found[:, :, keep] for name, found in errors.items()},
+        of=fold.n_claimed,
+        excluded=excluded,
+        inputs={
+            **dataset.inputs,
+            **{learner.name: learner.identity.weights_sha256 for learner in learners},
+        },
+        details={"learners": {learner.name: learner.identity.settings for learner in learners}},
+    )
+
+
+def _tested(fold: Fold, config: LearningCurve) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Tested positions, and the same by split."""
+    every = fold.test_rows
+    if len(every) > config.n_test:
+        sample = np.random.default_rng(config.seed).choice(every, config.n_test, replace=False)
+    else:
+        sample = every
+    tests = [np.sort(split.test[np.isin(split.test, sample)]) for split in fold.splits]
+    return np.concatenate(tests), tests
+
+
+def _orders(fold: Fold, config: LearningCurve) -> list[np.ndarray]:
+    """(draws, largest size) training positions of each split, in the order they are taken."""
+    largest = max(config.sizes)
+    orders = []
+    for at, split in enumerate(fold.splits):
+        if len(split.train) < largest:
+            raise DataError(
+                f"fold {fold.number} of {fold.dataset.name} has {len(split.train)} training rows "
+                f"(split {at}), and sizes go up to {largest}; ask for smaller ones"
+            )
+        orders.append(
+            np.stack(
+                [
+                    np.random.default_rng((config.seed, at, draw)).permutation(split.train)
+                    for draw in range(config.n_draws)
+                ]
+            )[:, :largest]
+        )
+    return orders
+
+
+def _remembered(
+    dataset: Dataset,
+    learner: Learner,
+    train: np.ndarray,
+    test: np.ndarray,
+    seed: int,
+    store: PredictionStore,
+) -> np.ndarray:
+    """(n,) predictions of one trained learner, from the store if it was trained before."""
+
+    def compute() -> dict[str, np.ndarray]:
+        predicted = np.asarray(learner.predict(train, test, seed), dtype=np.float64)
+        if predicted.shape != test.shape:
+            raise DataError(
+                f"{learner.name} gave predictions of shape {predicted.shape} for {len(test)} rows"
+            )
+        return {"e_form_ev_per_atom": predicted}
+
+    inputs = {
+        "train": _content(dataset, train, with_target=True),
+        "test": _content(dataset, test, with_target=False),
+        "seed": str(seed),
+    }
+    return store.arrays(learner.identity, inputs, compute)["e_form_ev_per_atom"]
+
+
+def _content(dataset: Dataset, rows: np.ndarray, *, with_target: bool) -> str:
+    """What the rows hold, so that other rows, or other targets on them, are another request."""
+    crystals = dataset.crystals
+    structure = dataset.compositions[rows] if crystals is None else crystals[rows].row_hashes()
+    targets = [dataset.target_ev_per_atom[rows]] if with_target else []
+    return row_digest(structure, *targets)
