@@ -20,7 +20,7 @@ fold0: $(READY)
 	$(BIN)/python -m pytest checks/ -m fold0 $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest tests/ $(ARGS)
+	$(BIN)/python -m pytest tests/ -rs $(ARGS)
 
 nightly: $(READY)
 	$(BIN)/python -m pytest checks/ -m nightly --strict $(ARGS)
