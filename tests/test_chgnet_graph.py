@@ -138,7 +138,7 @@ def test_edges_pairs_and_angles_are_chgnets(crystals: Crystals) -> None:
         ),
         pytest.param(crystal(np.diag([6.0, 3.5, 9.0]), [[0, 0, 0]]), id="bonds at the atom cutoff"),
         pytest.param(
-            crystal([[3.0, 0, 0], [2.7, 1.1, 0], [-2.0, 0.9, 2.4]], [[0.1, 0.2, 0.3]]),
+            crystal([[2.9, 0, 0], [2.7, 1.1, 0], [-2.0, 0.9, 2.4]], [[0.1, 0.2, 0.3]]),
             id="strongly skewed",
         ),
     ],

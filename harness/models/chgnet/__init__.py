@@ -1,7 +1,8 @@
 """CHGNet: chgnet's weights, this project's graph builder and forward pass.
 
-``graph.py`` builds graphs from columns, ``forward.py`` computes, ``weights.py`` reads chgnet's
-files, ``model.py`` joins them into a subject. torch and chgnet are imported only by ``load``.
+``graph.py`` builds graphs from columns, ``messages.py`` finds which atoms are alike, ``forward.py``
+computes, ``weights.py`` reads chgnet's files, ``model.py`` joins them into a subject. torch and
+chgnet are imported only by ``load``.
 """
 
 from __future__ import annotations

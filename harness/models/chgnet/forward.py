@@ -1,6 +1,7 @@
 """CHGNet's forward pass, arranged for speed; the same numbers as chgnet's to rounding.
 
-Three rearrangements, all exact in real arithmetic:
+Rearrangements, all exact in real arithmetic:
+- Atoms that receive the same messages are computed once (messages.py).
 - The first linear layer of a gated MLP acts on a concatenation, so it is a sum of one product per
   atom, one per bond and one per angle. There are far fewer atoms than edges, and a bond's product
   serves both of its directions.
@@ -12,7 +13,7 @@ Three rearrangements, all exact in real arithmetic:
 Interatomic scalars (lengths, cosines, cutoff polynomials) are float64, features float32: chgnet's
 float32 lattice costs it 1e-5 in the highest radial functions, which oscillate every 0.4 Å.
 
-Public: Weights, TensorGraph, forward, site_energies.
+Public: Weights, TensorGraph, forward, geometry, site_energies.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.models.chgnet.graph import Graph, stable_order
+from harness.models.chgnet.messages import COSINE_FACTOR, MessageGraph
 
 if TYPE_CHECKING:
     from chgnet.model import CHGNet
@@ -338,59 +340,77 @@ class _Scatter(torch.autograd.Function):
 
 
 class TensorGraph:
-    """A Graph on a device, with the index arrays the forward pass needs."""
+    """A MessageGraph on a device, as the incidences that the forward pass needs."""
 
-    def __init__(self, graph: Graph, device: torch.device) -> None:
+    def __init__(self, graph: MessageGraph, device: torch.device) -> None:
         def put(array: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         n, n_bonds, n_short = len(graph.numbers), graph.n_bonds, graph.n_short
-        start = np.concatenate([graph.first, graph.second])  # directed edges, then their reverses
-        end = np.concatenate([graph.second, graph.first])
-        self.n_bonds, self.n_short, self.n_angles = n_bonds, n_short, graph.n_angles
+        self.n_short, self.n_edges, self.n_angles = (
+            n_short,
+            len(graph.edge_centre),
+            len(graph.angle_first),
+        )
         self.numbers = put(graph.numbers.astype(np.int64) - 1)
-        self.vectors = put(graph.vectors)
-        # atoms' products as centre and as neighbour alternate, hence 2 i and 2 j + 1
-        self.edge = Incidence(np.stack([2 * start, 2 * end + 1], axis=1), 2 * n, device)
-        self.edge_centre = Incidence(start, n, device)
+        self.lengths, self.phases = put(graph.lengths), put(graph.phases)
+        # a table of the atoms' products as centre and as neighbour in turn, then the bonds'
+        self.edge = Incidence(
+            np.stack(
+                [2 * graph.edge_centre, 2 * graph.edge_neighbour + 1, 2 * n + graph.edge_bond],
+                axis=1,
+            ),
+            2 * n + n_bonds,
+            device,
+        )
+        self.edge_bond = Incidence(graph.edge_bond, n_bonds, device)
+        self.edge_centre = Incidence(graph.edge_centre, n, device, is_sorted=True)
         self.arm_bond = Incidence(graph.arm_bond, n_short, device)
         # a table of the short bonds' products, then the atoms'
         self.arm = Incidence(
             np.stack([graph.arm_bond, n_short + graph.arm_atom], axis=1), n_short + n, device
         )
-        self.arm_sign = put(graph.arm_sign)
-        second_bond = graph.arm_bond[graph.angle_second]
         self.angle_first = Incidence(graph.angle_first, 2 * n_short, device, is_sorted=True)
-        self.angle_second = Incidence(graph.angle_second, 2 * n_short, device)
-        self.angle_second_bond = Incidence(second_bond, n_short, device)
+        self.angle_second_bond = Incidence(graph.angle_second_bond, n_short, device)
         # a table of the arms' products, then the short bonds'
         self.angle = Incidence(
-            np.stack([graph.angle_first, 2 * n_short + second_bond], axis=1), 3 * n_short, device
+            np.stack([graph.angle_first, 2 * n_short + graph.angle_second_bond], axis=1),
+            3 * n_short,
+            device,
         )
         # chgnet updates the bonds of a crystal only where it has an angle, and an output bias
         # (0.2.0) then moves all of its bonds
-        has_angle = np.zeros(len(graph.n_atoms), dtype=bool)
-        has_angle[graph.row_of_atom[graph.arm_atom[graph.angle_first]]] = True
-        self.bond_has_angle = put(
-            has_angle[graph.row_of_atom[graph.first]].astype(np.float32)[:, None]
-        )
+        self.bond_has_angle = put(graph.bond_has_angle.astype(np.float32)[:, None])
 
 
-def forward(g: TensorGraph, w: Weights, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def geometry(graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths and phases of all_messages(graph), differentiable in (n_bonds, 3) bond vectors."""
+    device = vectors.device
+    lengths = torch.linalg.vector_norm(vectors, dim=1)
+    units = vectors[: graph.n_short] / lengths[: graph.n_short, None]
+    arms = Incidence(graph.arm_bond, graph.n_short, device).gather(units)
+    arms = arms * torch.from_numpy(graph.arm_sign).to(device)[:, None]
+    first, second = (
+        Incidence(index, 2 * graph.n_short, device).gather(arms)
+        for index in (graph.angle_first, graph.angle_second)
+    )
+    return lengths, torch.acos((first * second).sum(dim=1) * COSINE_FACTOR)
+
+
+def forward(g: TensorGraph, w: Weights, lengths: Tensor, phases: Tensor) -> tuple[Tensor, Tensor]:
     """Atom features for the readout, and magnetic moments.
 
     Args:
-        vectors: (n_bonds, 3) float64, Å, g.vectors or a leaf that collects the gradient.
+        lengths, phases: g's own, or those of geometry() to collect a gradient.
     Returns:
-        (N, 64) float32 after the readout's norm, and (N,) float32 moments in μB, not negative.
+        (n, 64) float32 after the readout's norm, and (n,) float32 moments in μB, not negative.
     """
-    lengths = torch.linalg.vector_norm(vectors, dim=1)
     basis = w.radial_atoms(lengths)
     edge_weight = basis @ w.edge_weight
     short_basis, long_basis = basis[: g.n_short], basis[g.n_short :]
     bonds = short_basis @ w.bond  # of short bonds; those of long ones are never formed
     bond_weight = w.radial_bonds(lengths[: g.n_short]) @ w.bond_weight
-    angles = _angle_features(g, w, vectors, lengths) if g.n_angles else None
+    angles = _angle_features(w, phases) if g.n_angles else None
 
     atoms = w.embedding.index_select(0, g.numbers)
     moments = atoms.new_empty(0)
@@ -402,8 +422,9 @@ def forward(g: TensorGraph, w: Weights, vectors: Tensor) -> tuple[Tensor, Tensor
         if long_shift is not None:
             shift = g.bond_has_angle[g.n_short :] * (long_shift @ conv.bond)
             long_products = long_products + shift
-        bond_products = torch.cat([bonds @ conv.bond, long_products])
-        atoms = _atom_conv(g, conv, atoms, bond_products, edge_weight)
+        atom_products = torch.addmm(conv.atom_bias, atoms, conv.atom).view(-1, 2 * WIDTH)
+        table = torch.cat([atom_products, bonds @ conv.bond, long_products])
+        atoms = _atom_conv(g, conv, atoms, table, edge_weight)
         if i == len(w.bond_convs) or angles is None:
             continue
         bond_conv = w.bond_convs[i]
@@ -423,32 +444,19 @@ def site_energies(w: Weights, features: Tensor) -> Tensor:
     return F.linear(x, *w.readout[-1]).view(-1)
 
 
-def _angle_features(g: TensorGraph, w: Weights, vectors: Tensor, lengths: Tensor) -> Tensor:
-    units = vectors[: g.n_short] / lengths[: g.n_short, None]
-    arms = g.arm_bond.gather(units) * g.arm_sign[:, None]
-    cosines = (g.angle_first.gather(arms) * g.angle_second.gather(arms)).sum(dim=1)
-    # chgnet's own shrinking: acos has no finite slope at 1
-    phases = torch.outer(torch.acos(cosines * (1 - 1e-6)).float(), w.angular)
-    return torch.addmm(w.angle_bias, torch.cat([phases.sin(), phases.cos()], dim=1), w.angle)
+def _angle_features(w: Weights, phases: Tensor) -> Tensor:
+    x = torch.outer(phases.float(), w.angular)
+    return torch.addmm(w.angle_bias, torch.cat([x.sin(), x.cos()], dim=1), w.angle)
 
 
 def _atom_conv(
-    g: TensorGraph, conv: AtomConv, atoms: Tensor, bond_products: Tensor, edge_weight: Tensor
+    g: TensorGraph, conv: AtomConv, atoms: Tensor, table: Tensor, edge_weight: Tensor
 ) -> Tensor:
-    table = torch.addmm(conv.atom_bias, atoms, conv.atom).view(-1, 2 * WIDTH)
-
     def messages(start: int, stop: int) -> Tensor:
-        """(2, stop - start, 64) along bonds start:stop and back."""
-        if stop - start == g.n_bonds:
-            h = g.edge.gather(table)
-        else:
-            index = g.edge.index.view(2, g.n_bonds, 2)[:, start:stop].reshape(-1, 2)
-            h = F.embedding_bag(index, table, mode="sum")
-        h.view(2, -1, 2 * WIDTH).add_(_part(bond_products, start, stop))
-        return conv.hidden(h).view(2, -1, WIDTH).mul_(_part(edge_weight, start, stop))
+        m = conv.hidden(_take(g.edge, table, start, stop))
+        return m.mul_(_take(g.edge_bond, edge_weight, start, stop))
 
-    m = _in_blocks(messages, g.n_bonds, _EDGES_PER_BLOCK // 2, (2, g.n_bonds, WIDTH), atoms)
-    update = g.edge_centre.scatter(m.view(-1, WIDTH))
+    update = g.edge_centre.scatter(_in_blocks(messages, g.n_edges, atoms))
     matrix, bias = conv.out
     return torch.addmm(atoms if bias is None else atoms + bias, update, matrix)
 
@@ -467,7 +475,7 @@ def _bond_conv(
         h = _take(g.angle, table, start, stop).addmm_(_part(angles, start, stop), conv.angle)
         return conv.hidden(h).mul_(_take(g.angle_second_bond, bond_weight, start, stop))
 
-    m = _in_blocks(messages, g.n_angles, _EDGES_PER_BLOCK, (g.n_angles, WIDTH), atoms)
+    m = _in_blocks(messages, g.n_angles, atoms)
     # the first bond's weight is common to all messages it receives
     update = g.arm_bond.scatter(g.angle_first.scatter(m)) * bond_weight
     bias = conv.out[1]
@@ -487,7 +495,7 @@ def _angle_update(
         gate = _take(g.angle, gate_table, start, stop).addmm_(old, update.angle_gate)
         return update.end(core, gate).add_(old)
 
-    return _in_blocks(updated, g.n_angles, _EDGES_PER_BLOCK, (g.n_angles, WIDTH), atoms)
+    return _in_blocks(updated, g.n_angles, atoms)
 
 
 def _angle_table(
@@ -514,18 +522,12 @@ def _take(incidence: Incidence, table: Tensor, start: int, stop: int) -> Tensor:
     return F.embedding_bag(index, table, mode="sum")
 
 
-def _in_blocks(
-    compute: Callable[[int, int], Tensor],
-    n_rows: int,
-    block: int,
-    shape: tuple[int, ...],
-    like: Tensor,
-) -> Tensor:
-    """compute(0, n_rows), its second axis from the end in pieces where no gradient is kept."""
-    if torch.is_grad_enabled() or like.is_cuda or n_rows <= block:
+def _in_blocks(compute: Callable[[int, int], Tensor], n_rows: int, like: Tensor) -> Tensor:
+    """compute(0, n_rows), (n_rows, 64), piece by piece on a processor without a gradient."""
+    if torch.is_grad_enabled() or like.is_cuda or n_rows <= _EDGES_PER_BLOCK:
         return compute(0, n_rows)
-    out = like.new_empty(shape)
-    for start in range(0, n_rows, block):
-        stop = min(start + block, n_rows)
-        out[..., start:stop, :] = compute(start, stop)
+    out = like.new_empty(n_rows, WIDTH)
+    for start in range(0, n_rows, _EDGES_PER_BLOCK):
+        stop = min(start + _EDGES_PER_BLOCK, n_rows)
+        out[start:stop] = compute(start, stop)
     return out

@@ -18,8 +18,15 @@ import numpy as np
 import torch
 
 from harness.errors import ConfigError, ModelError, NotAvailable
-from harness.models.chgnet.forward import TensorGraph, Weights, forward, site_energies
+from harness.models.chgnet.forward import (
+    TensorGraph,
+    Weights,
+    forward,
+    geometry,
+    site_energies,
+)
 from harness.models.chgnet.graph import Graph, build_graph
+from harness.models.chgnet.messages import MessageGraph, all_messages, distinct_messages
 from harness.models.chgnet.weights import read_chgnet, state_sha256
 from harness.models.protocol import Identity, Prediction
 
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 
     from harness.data.crystals import Crystals
 
-ENGINE = "1"  # of graph.py and forward.py: raise it when a number they give changes
+ENGINE = "2"  # of graph.py, messages.py and forward.py: raise it when a number they give changes
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 N_ELEMENTS = 94  # rows of the embedding; the last is Pu
 GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
@@ -65,6 +72,7 @@ class _Wanted:
 class _Task:
     rows: np.ndarray  # positions into the crystals, none with a known problem
     graph: Graph
+    messages: MessageGraph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +277,7 @@ class CHGNetModel:
         """One task a core, each on one thread: what a task gives depends on nothing beside it."""
 
         def run(rows: np.ndarray) -> _Outcome:
-            task, found = self._task(crystals, rows)
+            task, found = self._task(crystals, rows, wanted)
             return ([] if task is None else [self._compute(task, wanted)]), found
 
         n_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and set_num_threads
@@ -298,7 +306,7 @@ class CHGNetModel:
         try:
             while True:
                 for rows in islice(waiting, _N_GRAPH_THREADS + 1 - len(pending)):
-                    pending.append(pool.submit(self._task, crystals, rows))
+                    pending.append(pool.submit(self._task, crystals, rows, wanted))
                 if not pending:
                     return
                 task, found = pending.popleft().result()
@@ -307,20 +315,28 @@ class CHGNetModel:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _task(self, crystals: Crystals, rows: np.ndarray) -> tuple[_Task | None, dict[int, str]]:
+    def _task(
+        self, crystals: Crystals, rows: np.ndarray, wanted: _Wanted
+    ) -> tuple[_Task | None, dict[int, str]]:
         """The graph of those rows without an isolated atom, and what is wrong with the others."""
         graph = build_graph(crystals[rows], **self._cutoffs)
         isolated = np.flatnonzero(graph.n_isolated)
+        cutoff_ang = self._cutoffs["atom_cutoff_ang"]
         problems = {
-            int(rows[i]): _isolated_message(
-                int(graph.n_isolated[i]), self._cutoffs["atom_cutoff_ang"]
-            )
-            for i in isolated
+            int(rows[i]): _isolated_message(int(graph.n_isolated[i]), cutoff_ang) for i in isolated
         }
+        if len(isolated) == len(rows):
+            return None, problems
         if len(isolated):
             rows = np.delete(rows, isolated)
             graph = build_graph(crystals[rows], **self._cutoffs)
-        return (_Task(rows=rows, graph=graph) if len(rows) else None), problems
+        return _Task(rows=rows, graph=graph, messages=self._messages(graph, wanted)), problems
+
+    def _messages(self, graph: Graph, wanted: _Wanted) -> MessageGraph:
+        """All where every atom's own slope is wanted, else only the distinct ones."""
+        if wanted.gradient:
+            return all_messages(graph)
+        return distinct_messages(graph, n_layers=len(self._weights.atom_convs))
 
     def _compute_halving(self, crystals: Crystals, task: _Task, wanted: _Wanted) -> list[_Result]:
         """The task's result, or those of its halves where the GPU's memory does not hold it."""
@@ -338,18 +354,20 @@ class CHGNetModel:
             )
         results = []
         for rows in np.array_split(task.rows, 2):
-            half = _Task(rows=rows, graph=build_graph(crystals[rows], **self._cutoffs))
+            graph = build_graph(crystals[rows], **self._cutoffs)
+            half = _Task(rows=rows, graph=graph, messages=self._messages(graph, wanted))
             results += self._compute_halving(crystals, half, wanted)
         return results
 
     def _compute(self, task: _Task, wanted: _Wanted) -> _Result:
-        graph = task.graph
-        mode = torch.enable_grad() if wanted.gradient else torch.inference_mode()
         gradient = None
-        with mode:
-            tensors = TensorGraph(graph, self.device)
-            vectors = tensors.vectors.requires_grad_(wanted.gradient)
-            features, moments = forward(tensors, self._weights, vectors)
+        with torch.enable_grad() if wanted.gradient else torch.inference_mode():
+            g = TensorGraph(task.messages, self.device)
+            lengths, phases = g.lengths, g.phases
+            if wanted.gradient:
+                vectors = torch.from_numpy(task.graph.vectors).to(self.device).requires_grad_()
+                lengths, phases = geometry(task.graph, vectors)
+            features, moments = forward(g, self._weights, lengths, phases)
             energies = site_energies(self._weights, features) if wanted.energy else None
             if wanted.gradient and energies is not None:
                 (gradient,) = torch.autograd.grad(energies.sum(), vectors)
@@ -357,14 +375,17 @@ class CHGNetModel:
         def host(tensor: torch.Tensor) -> np.ndarray:
             return np.asarray(tensor.detach().cpu().numpy())
 
-        forces, stress = (None, None) if gradient is None else _forces(graph, host(gradient))
+        def per_atom(tensor: torch.Tensor) -> np.ndarray:
+            return host(tensor)[task.messages.kind_of_atom]
+
+        forces, stress = (None, None) if gradient is None else _forces(task.graph, host(gradient))
         return _Result(
             rows=task.rows,
-            site_energy=None if energies is None else host(energies).astype(np.float64),
+            site_energy=None if energies is None else per_atom(energies).astype(np.float64),
             forces=forces,
             stress=stress,
-            moments=host(moments).astype(np.float64) if wanted.moments else None,
-            features=host(features) if wanted.features else None,
+            moments=per_atom(moments).astype(np.float64) if wanted.moments else None,
+            features=per_atom(features) if wanted.features else None,
         )
 
 
