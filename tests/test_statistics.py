@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,26 @@ def test_the_interval_of_a_mean_is_the_normal_one_for_many_rows():
     assert interval.estimate == pytest.approx(values.mean())
     assert interval.high - interval.low == pytest.approx(2 * half, rel=0.1)
     assert interval.resolution == pytest.approx(2.8 * values.std() / np.sqrt(4000), rel=0.1)
+
+
+def test_the_interval_is_scipys():
+    draw = np.random.default_rng(5)
+    values, clusters = draw.exponential(size=600), draw.integers(0, 200, size=600)
+    mine = bootstrap(values, clusters, n_resamples=4000)
+    totals, rows = np.bincount(clusters, weights=values), np.bincount(clusters)
+    theirs = scipy.stats.bootstrap(
+        (totals, rows),
+        lambda total, n, axis: total.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(6),
+    )
+    width = mine.high - mine.low
+    assert mine.low == pytest.approx(theirs.confidence_interval.low, abs=0.05 * width)
+    assert mine.high == pytest.approx(theirs.confidence_interval.high, abs=0.05 * width)
+    assert mine.resolution == pytest.approx(2.8 * theirs.standard_error, rel=0.05)
 
 
 def test_copies_of_a_row_do_not_narrow_the_interval():
