@@ -83,9 +83,12 @@ def bootstrap(
 
 def _resampled_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     """(k, n_resamples) sums of each column over as many clusters as there are, with replacement."""
+    from threadpoolctl import threadpool_limits
+
     counts = _resample_counts(sums.shape[1], n_resamples, seed)
     blocks = np.array_split(counts, max(1, counts.size // 4_000_000))  # 32 MB as float64
-    return np.concatenate([sums @ block.T.astype(np.float64) for block in blocks], axis=1)
+    with threadpool_limits(1, "blas"):  # so thin a product takes three times as long on two threads
+        return np.concatenate([sums @ block.T.astype(np.float64) for block in blocks], axis=1)
 
 
 @functools.lru_cache(maxsize=4)
