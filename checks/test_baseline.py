@@ -16,7 +16,9 @@ from harness.runners import baseline
     id="baseline.reproduces",
     statement="Element fractions into a small MLP give an MAE of about 0.11 eV/atom.",
     basis="founding note ('Route-B CHGNet-lite', 0.11 on fold 0); 0.109 to 0.111 in one trial",
-    bound=between(0.105, 0.115, "eV/atom", reason="what rounds to 0.11"),
+    bound=between(
+        0.10, 0.12, "eV/atom", reason="0.11 to a tenth: seeds move it by 0.001, rows by 0.004"
+    ),
 )
 def test_the_composition_baseline_reproduces_its_record(
     targets, fold_number, store, progress, evidence
