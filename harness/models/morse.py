@@ -1,7 +1,7 @@
-"""The Morse curve, and a linear model of it: small enough that every answer is known on paper.
+"""The Morse curve, and features for a linear model of it: every answer is known on paper.
 
-Public: Morse, Gaussians, Ridge. An analytic stand-in for a potential and its training: what a
-claim about fine-tuning or about softening says must already show here, or be explained.
+Public: Morse, Gaussians. With models/ridge an analytic stand-in for a potential and its training:
+what a claim about fine-tuning or about softening says must already show here, or be explained.
 Source of the curve: P. M. Morse, Phys. Rev. 34, 57 (1929).
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,45 +64,3 @@ class Gaussians:
     def _scaled(self, distance_ang: np.ndarray) -> np.ndarray:
         centres = np.linspace(self.low_ang, self.high_ang, self.n)
         return np.asarray((np.asarray(distance_ang)[:, None] - centres) / self.width_ang)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ridge:
-    """Least squares pulled towards an anchor: minimises |X w - y|² + λ |w - anchor|².
-
-    With an anchor of zero this is plain ridge regression, training from scratch; with a pretrained
-    solution as the anchor it is fine-tuning. λ is the one of the grid with the smallest exact
-    leave-one-out error on the training rows, so that neither is tuned by hand.
-    """
-
-    lambdas: tuple[float, ...] = tuple(10.0 ** (k / 2) for k in range(-16, 5))
-
-    def __post_init__(self) -> None:
-        if not self.lambdas or min(self.lambdas) <= 0:
-            raise ConfigError(f"{self}: give at least one λ, and only positive ones")
-
-    def fit(self, x: np.ndarray, y: np.ndarray, anchor: np.ndarray | None = None) -> np.ndarray:
-        """(k,) weights.
-
-        Args:
-            x: (n, k) features, n >= 2; (n,) targets ``y``.
-            anchor: (k,) what the weights are pulled towards; zero if None.
-        Raises:
-            DataError: fewer than two rows, or a value is not finite.
-        """
-        if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise DataError(f"{len(x)} rows: a fit needs at least two, and only finite values")
-        start = np.zeros(x.shape[1]) if anchor is None else anchor
-        residual = y - x @ start
-        # All λ from one decomposition: the hat matrix is U s²/(s² + λ) Uᵀ, and a left-out row's
-        # error is its residual over one minus its leverage.
-        u, s, vt = np.linalg.svd(x, full_matrices=False)
-        projected = u.T @ residual
-        errors = []
-        for strength in self.lambdas:
-            shrink = s**2 / (s**2 + strength)
-            leverage = np.einsum("ij,j,ij->i", u, shrink, u)
-            left_out = (residual - u @ (shrink * projected)) / np.maximum(1 - leverage, 1e-12)
-            errors.append(float(np.mean(left_out**2)))
-        best = self.lambdas[int(np.argmin(errors))]
-        return np.asarray(start + vt.T @ (s / (s**2 + best) * projected))

@@ -8,7 +8,7 @@ was trained once is in the store. A learner too dear for the larger sizes says u
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -62,7 +62,8 @@ class LearningCurveResult:
     dataset: str
     ids: np.ndarray  # (n,) tested rows
     formulas: np.ndarray  # (n,) clusters of the intervals
-    errors_ev_per_atom: Mapping[str, np.ndarray]  # learner -> (its sizes, draws, n)
+    # learner -> (its sizes, draws, n), nan where a draw does not test the row
+    errors_ev_per_atom: Mapping[str, np.ndarray]
     of: int
     excluded: Mapping[str, int]
     inputs: Mapping[str, str]
@@ -80,7 +81,9 @@ class LearningCurveResult:
         """Mean absolute error over rows and draws, eV/atom."""
         errors = self._abs(name, size)
         return self._interval(
-            errors.mean(axis=1), errors.mean(axis=0)[None], lambda sums: sums[1] / sums[0]
+            np.nanmean(errors, axis=1),
+            np.nanmean(errors, axis=0)[None],
+            lambda sums: sums[1] / sums[0],
         )
 
     def ratio(self, size: int, mine: str, other: str) -> Interval:
@@ -91,8 +94,8 @@ class LearningCurveResult:
         """
         a, b = self._abs(mine, size), self._abs(other, size)
         log = self._interval(
-            np.log(a.mean(axis=1) / b.mean(axis=1)),
-            np.stack([a.mean(axis=0), b.mean(axis=0)]),
+            np.log(np.nanmean(a, axis=1) / np.nanmean(b, axis=1)),
+            np.stack([np.nanmean(a, axis=0), np.nanmean(b, axis=0)]),
             lambda sums: np.log(sums[1] / sums[2]),
         )
         middle, low, high = (float(np.exp(x)) for x in (log.estimate, log.low, log.high))
@@ -119,21 +122,28 @@ class LearningCurveResult:
         return None
 
     def advantage(self, mine: str, other: str, *, up_to: int) -> Measurement:
-        """Ratio of MAEs at the size, of those up to ``up_to``, where ``mine`` helps least.
+        """The largest ratio of MAEs over the sizes up to ``up_to``.
+
+        Its interval reaches from the largest low end to the largest high end of the sizes: below a
+        bound only if every size is, above it if one is.
 
         Raises:
             ConfigError: a learner is unknown, or neither was trained at so small a size.
         """
         sizes = self.sizes_of(mine, other)
         ratios = {size: self.ratio(size, mine, other) for size in sizes}
-        small = [size for size in sizes if size <= up_to]
+        small = [ratio for size, ratio in ratios.items() if size <= up_to]
         if not small:
             raise ConfigError(f"no size up to {up_to} among {sizes}")
-        worst = max(small, key=lambda size: ratios[size].high)
+        worst = max(small, key=lambda ratio: ratio.estimate)
         caught_up = self.caught_up_at(mine, other)
         return Measurement(
-            quantity=f"MAE of {mine} over {other}, worst N up to {small[-1]} (N = {worst})",
-            interval=ratios[worst],
+            quantity=f"MAE of {mine} over {other}, largest ratio up to N = {sizes[len(small) - 1]}",
+            interval=replace(
+                worst,
+                low=max(ratio.low for ratio in small),
+                high=max(ratio.high for ratio in small),
+            ),
             scored=len(self.ids),
             of=self.of,
             dataset=self.dataset,
@@ -156,7 +166,7 @@ class LearningCurveResult:
         )
 
     def _abs(self, name: str, size: int) -> np.ndarray:
-        """(draws, n) absolute errors at one size."""
+        """(draws, n) absolute errors at one size, nan where a draw does not test the row."""
         if size not in self.sizes_of(name):
             raise ConfigError(f"{name} was not trained on {size} rows, but {self.sizes_of(name)}")
         return np.abs(self.errors_ev_per_atom[name][self.config.sizes.index(size)])
@@ -203,8 +213,8 @@ def run(
 ) -> LearningCurveResult:
     """Train every learner on every draw of every size and test it on one sample of test rows.
 
-    Within a draw the larger training sets hold the smaller ones. Of a cross-fitted fold, every row
-    is predicted by what was trained on rows of its own split, so a draw is one such set a split.
+    Within a draw the larger training sets hold the smaller ones. Of a cross-fitted fold, draw k
+    trains and tests on split k, and begins again after the last.
 
     Raises:
         ConfigError: two learners share a name, or none goes up to the smallest size.
@@ -221,8 +231,7 @@ def run(
     }
     if idle := [name for name, sizes in sizes_of.items() if not sizes]:
         raise ConfigError(f"{idle[0]} goes to no size of {config.sizes}; leave it out")
-    tested, tests = _tested(fold, config)
-    orders = _orders(fold, config)
+    tested, draws = _draws(fold, config)
     trained = sum(len(sizes) for sizes in sizes_of.values()) * config.n_draws
     tick = progress("learning curves, training sets", trained) if progress else None
     errors = {}
@@ -230,19 +239,21 @@ def run(
         sizes = sizes_of[learner.name]
         found = np.full((len(sizes), config.n_draws, len(tested)), np.nan)
         for at, size in enumerate(sizes):
-            for draw in range(config.n_draws):
-                parts = [
-                    _remembered(dataset, learner, order[draw, :size], test, draw, store)
-                    for order, test in zip(orders, tests, strict=True)
-                ]
-                found[at, draw] = np.concatenate(parts) - dataset.target_ev_per_atom[tested]
+            for draw, (train, test) in enumerate(draws):
+                predicted = _remembered(dataset, learner, train[:size], tested[test], draw, store)
+                found[at, draw, test] = predicted - dataset.target_ev_per_atom[tested[test]]
                 if tick is not None:
                     tick(1)
         errors[learner.name] = found
-    keep = np.ones(len(tested), dtype=bool)
+    asked = np.zeros((config.n_draws, len(tested)), dtype=bool)
+    for draw, (_, test) in enumerate(draws):
+        asked[draw, test] = True
+    keep = asked.any(axis=0)
     excluded = {}
+    if untested := int((~keep).sum()):
+        excluded["tested in no draw"] = untested
     for name, found in errors.items():
-        scored = np.isfinite(found).all(axis=(0, 1))
+        scored = (np.isfinite(found) | ~asked).all(axis=(0, 1))
         if lost := int((keep & ~scored).sum()):
             excluded[f"not predicted by {name}"] = lost
         keep &= scored
@@ -272,36 +283,35 @@ def run(
     )
 
 
-def _tested(fold: Fold, config: LearningCurve) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Tested positions, and the same by split."""
-    every = fold.test_rows
+def _draws(
+    fold: Fold, config: LearningCurve
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+    """Tested rows of the data set; and of each draw the training rows, in the order they are taken,
+    with the positions among the tested rows of those it tests."""
+    every, largest = fold.test_rows, max(config.sizes)
     if len(every) > config.n_test:
         sample = np.random.default_rng(config.seed).choice(every, config.n_test, replace=False)
+        tested = every[np.isin(every, sample)]
     else:
-        sample = every
-    tests = [np.sort(split.test[np.isin(split.test, sample)]) for split in fold.splits]
-    return np.concatenate(tests), tests
-
-
-def _orders(fold: Fold, config: LearningCurve) -> list[np.ndarray]:
-    """(draws, largest size) training positions of each split, in the order they are taken."""
-    largest = max(config.sizes)
-    orders = []
-    for at, split in enumerate(fold.splits):
+        tested = every
+    draws = []
+    for draw in range(config.n_draws):
+        at = draw % len(fold.splits)
+        split = fold.splits[at]
         if len(split.train) < largest:
             raise DataError(
                 f"fold {fold.number} of {fold.dataset.name} has {len(split.train)} training rows "
                 f"(split {at}), and sizes go up to {largest}; ask for smaller ones"
             )
-        orders.append(
-            np.stack(
-                [
-                    np.random.default_rng((config.seed, at, draw)).permutation(split.train)
-                    for draw in range(config.n_draws)
-                ]
-            )[:, :largest]
-        )
-    return orders
+        order = np.random.default_rng((config.seed, draw)).permutation(split.train)
+        test = np.flatnonzero(np.isin(tested, split.test))
+        if len(test) == 0:
+            raise DataError(
+                f"none of the {len(tested)} tested rows of {fold.dataset.name} is in split {at}; "
+                "raise n_test"
+            )
+        draws.append((order[:largest], test))
+    return tested, draws
 
 
 def _remembered(

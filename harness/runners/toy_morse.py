@@ -8,13 +8,14 @@ draws the other curve, the points and the noise anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from harness.claims import Interval, Measurement
 from harness.errors import ConfigError
-from harness.models.morse import Gaussians, Morse, Ridge
+from harness.models.morse import Gaussians, Morse
+from harness.models.ridge import Ridge
 from harness.statistics import bootstrap
 
 ANCHORS = ("pretrained", "scratch", "shuffled")
@@ -53,6 +54,11 @@ class ToyMorseResult:
     rmse_ev: Mapping[str, np.ndarray]  # anchor -> (sizes, trials)
     untrained_rmse_ev: np.ndarray  # (trials,) of the known curve, taken as it is
 
+    def rmse(self, size: int, anchor: str) -> Interval:
+        """Root mean square error in eV, geometric mean over trials, with its interval over them."""
+        log = np.log(self.rmse_ev[anchor][self.config.sizes.index(size)])
+        return bootstrap(log, np.arange(len(log)), lambda sums: np.exp(sums[1] / sums[0]))
+
     def ratio(self, size: int, mine: str = "pretrained", other: str = "scratch") -> Interval:
         """Geometric mean over trials of the ratio of two errors, with its interval over trials."""
         at = self.config.sizes.index(size)
@@ -75,13 +81,24 @@ class ToyMorseResult:
     def advantage(
         self, *, up_to: int, mine: str = "pretrained", other: str = "scratch"
     ) -> Measurement:
-        """Ratio of errors at the size, of those up to ``up_to``, where it helps least."""
+        """The largest ratio of errors over the sizes up to ``up_to``.
+
+        Its interval reaches from the largest low end to the largest high end of the sizes: below a
+        bound only if every size is, above it if one is.
+        """
         ratios = {size: self.ratio(size, mine, other) for size in self.config.sizes}
-        worst = max((size for size in ratios if size <= up_to), key=lambda size: ratios[size].high)
+        small = [ratio for size, ratio in ratios.items() if size <= up_to]
+        if not small:
+            raise ConfigError(f"no size up to {up_to} among {self.config.sizes}")
+        worst = max(small, key=lambda ratio: ratio.estimate)
         caught_up = self.caught_up_at(mine, other)
         return Measurement(
-            quantity=f"RMSE of the {mine} fit over {other}, worst N up to {up_to} (N = {worst})",
-            interval=ratios[worst],
+            quantity=f"RMSE of the {mine} fit over {other}, largest ratio up to N = {up_to}",
+            interval=replace(
+                worst,
+                low=max(ratio.low for ratio in small),
+                high=max(ratio.high for ratio in small),
+            ),
             scored=self.config.n_trials,
             of=self.config.n_trials,
             dataset="two Morse curves",

@@ -12,12 +12,13 @@ signed-log        sign(x) log(1 + |x| / s), s the median |x| of the training row
 
 They chain with a plus sign, left first: `refit-residual+standardise`.
 
-Public: TRANSFORMS, Transform, parse, fit.
+Public: TRANSFORMS, Rows, Transform, parse, fit, restore.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -25,9 +26,28 @@ import numpy as np
 
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, DataError
-from harness.models.alignment import refit
+from harness.models import alignment
+from harness.models.alignment import References
 
 TRANSFORMS = ("identity", "refit-residual", "standardise", "signed-log")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What a transform may know of the rows besides their targets."""
+
+    compositions: np.ndarray  # (n, 118) element counts, any scale
+    # (n,) what the subject adds to its head from the composition alone, eV/atom (its AtomRef)
+    own_ev_per_atom: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.compositions)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Some of them, in the order given."""
+        return Rows(
+            compositions=self.compositions[rows], own_ev_per_atom=self.own_ev_per_atom[rows]
+        )
 
 
 class Stage(Protocol):
@@ -35,9 +55,9 @@ class Stage(Protocol):
 
     name: ClassVar[str]
 
-    def apply(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray: ...
+    def apply(self, values: np.ndarray, rows: Rows) -> np.ndarray: ...
 
-    def invert(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray: ...
+    def invert(self, values: np.ndarray, rows: Rows) -> np.ndarray: ...
 
     def parameters(self) -> dict[str, np.ndarray]: ...
 
@@ -46,10 +66,10 @@ class Stage(Protocol):
 class Identity:
     name: ClassVar[str] = "identity"
 
-    def apply(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def apply(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         return np.array(values, dtype=np.float64)
 
-    def invert(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def invert(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         return np.array(values, dtype=np.float64)
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -58,25 +78,23 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RefitResidual:
-    """Adds the elements' energies; nan in, nan out for an element the refit never saw."""
+    """Adds the elements' energies and takes the subject's own off; nan for an unseen element."""
 
     name: ClassVar[str] = "refit-residual"
     energies_ev_per_atom: np.ndarray  # (118,) nan where no training row has the element
 
-    def apply(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
-        return np.asarray(values + self._shift(compositions))
+    def apply(self, values: np.ndarray, rows: Rows) -> np.ndarray:
+        return np.asarray(values + self._shift(rows))
 
-    def invert(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
-        return np.asarray(values - self._shift(compositions))
+    def invert(self, values: np.ndarray, rows: Rows) -> np.ndarray:
+        return np.asarray(values - self._shift(rows))
 
     def parameters(self) -> dict[str, np.ndarray]:
         return {"energies_ev_per_atom": self.energies_ev_per_atom}
 
-    def _shift(self, compositions: np.ndarray) -> np.ndarray:
-        unknown = np.isnan(self.energies_ev_per_atom)
-        fractions = compositions / compositions.sum(axis=1, keepdims=True)
-        shift = fractions @ np.where(unknown, 0.0, self.energies_ev_per_atom)
-        return np.where((compositions[:, unknown] > 0).any(axis=1), np.nan, shift)
+    def _shift(self, rows: Rows) -> np.ndarray:
+        references = References(name=self.name, energies_ev_per_atom=self.energies_ev_per_atom)
+        return -references.formation_energies(rows.own_ev_per_atom, rows.compositions)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,10 +103,10 @@ class Standardise:
     mean: float
     spread: float  # positive
 
-    def apply(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def apply(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         return np.asarray((values - self.mean) / self.spread)
 
-    def invert(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def invert(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         return np.asarray(values * self.spread + self.mean)
 
     def parameters(self) -> dict[str, np.ndarray]:
@@ -100,10 +118,10 @@ class SignedLog:
     name: ClassVar[str] = "signed-log"
     scale: float  # positive
 
-    def apply(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def apply(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         return np.asarray(np.sign(values) * np.log1p(np.abs(values) / self.scale))
 
-    def invert(self, values: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def invert(self, values: np.ndarray, rows: Rows) -> np.ndarray:
         # Beyond e^50 scales nothing is an energy; the cap keeps a wild prediction finite.
         grown = np.expm1(np.minimum(np.abs(values), 50.0))
         return np.asarray(np.sign(values) * grown * self.scale)
@@ -114,30 +132,36 @@ class SignedLog:
 
 @dataclass(kw_only=True, eq=False)
 class Transform:
-    """A chain of stages, fitted. ``calls`` counts the rows that really went through, each way."""
+    """A chain of stages, fitted."""
 
-    name: str
     stages: tuple[Stage, ...]
-    calls: dict[str, int] = field(default_factory=lambda: {"apply": 0, "invert": 0})
+    applied: Counter[str] = field(default_factory=Counter)  # rows that went through, by stage
+    inverted: Counter[str] = field(default_factory=Counter)  # and back
 
-    def apply(self, e_form_ev_per_atom: np.ndarray, compositions: np.ndarray) -> np.ndarray:
-        """(n,) float64 training targets of (n,) formation energies; nan where a stage has none.
+    @property
+    def name(self) -> str:
+        """What `parse` understands."""
+        return "+".join(stage.name for stage in self.stages)
 
-        Args:
-            compositions: (n, 118) element counts of the same rows, any scale.
-        """
+    @property
+    def calls(self) -> dict[str, int]:
+        """By stage: rows that went there and back."""
+        return {s.name: min(self.applied[s.name], self.inverted[s.name]) for s in self.stages}
+
+    def apply(self, e_form_ev_per_atom: np.ndarray, rows: Rows) -> np.ndarray:
+        """(n,) float64 training targets of (n,) formation energies; nan where a stage has none."""
         values = np.asarray(e_form_ev_per_atom, dtype=np.float64)
         for stage in self.stages:
-            values = stage.apply(values, compositions)
-        self.calls["apply"] += len(values)
+            values = stage.apply(values, rows)
+            self.applied[stage.name] += len(values)
         return values
 
-    def invert(self, outputs: np.ndarray, compositions: np.ndarray) -> np.ndarray:
+    def invert(self, outputs: np.ndarray, rows: Rows) -> np.ndarray:
         """(n,) float64 formation energies, eV/atom, of (n,) outputs of a trained network."""
         values = np.asarray(outputs, dtype=np.float64)
         for stage in reversed(self.stages):
-            values = stage.invert(values, compositions)
-        self.calls["invert"] += len(values)
+            values = stage.invert(values, rows)
+            self.inverted[stage.name] += len(values)
         return values
 
     @property
@@ -197,16 +221,18 @@ def parse(name: str) -> tuple[str, ...]:
 def fit(
     name: str,
     e_form_ev_per_atom: np.ndarray,
-    compositions: np.ndarray,
+    rows: Rows,
     start_ev_per_atom: np.ndarray | None = None,
+    *,
+    refit: Callable[[np.ndarray, np.ndarray, np.ndarray], References] = alignment.refit,
 ) -> Transform:
     """A transform fitted to training rows.
 
     Args:
         e_form_ev_per_atom: (n,) finite targets of training rows.
-        compositions: (n, 118) their element counts.
-        start_ev_per_atom: (n,) what the head gives for these rows before training, eV/atom; what
-            a refit takes as the head's own scale. By default zero.
+        start_ev_per_atom: (n,) what the head gives for these rows before training, eV/atom, from
+            which a refit learns the head's own scale. By default zero.
+        refit: (totals, targets, compositions) -> references, where a result is remembered.
     Raises:
         ConfigError: the name asks for an unknown stage.
         DataError: no rows, or a value that is not finite.
@@ -222,7 +248,8 @@ def fit(
     for stage in parse(name):
         fitted: Stage
         if stage == "refit-residual":
-            references = refit(start, values, compositions)
+            total = start + rows.own_ev_per_atom
+            references = refit(total, values, rows.compositions)
             fitted = RefitResidual(energies_ev_per_atom=references.energies_ev_per_atom)
         elif stage == "standardise":
             fitted = Standardise(mean=float(values.mean()), spread=_positive(values.std()))
@@ -230,23 +257,25 @@ def fit(
             fitted = SignedLog(scale=_positive(np.median(np.abs(values))))
         else:
             fitted = Identity()
-        values = fitted.apply(values, compositions)
+        values = fitted.apply(values, rows)
         stages.append(fitted)
-    return Transform(name=name, stages=tuple(stages))
+    return Transform(stages=tuple(stages))
 
 
 def restore(name: str, parameters: Mapping[str, np.ndarray]) -> Transform:
     """The fitted transform whose `parameters` were kept."""
-    kinds = {kind.name: kind for kind in (Identity, RefitResidual, Standardise, SignedLog)}
+    kinds: dict[str, Callable[..., Stage]] = {
+        kind.name: kind for kind in (Identity, RefitResidual, Standardise, SignedLog)
+    }
     stages: list[Stage] = []
     for i, stage in enumerate(parse(name)):
         start = f"{i}:{stage}:"
         kept = {k.removeprefix(start): v for k, v in parameters.items() if k.startswith(start)}
-        values = {k: (float(v) if np.ndim(v) == 0 else np.asarray(v)) for k, v in kept.items()}
+        values = {k: v if v.ndim else float(v) for k, v in kept.items()}
         stages.append(kinds[stage](**values))
-    return Transform(name=name, stages=tuple(stages))
+    return Transform(stages=tuple(stages))
 
 
 def _positive(spread: float) -> float:
-    """A spread to divide by: 1 where all values are the same."""
-    return float(spread) if spread > 0 else 1.0
+    """A spread to divide by: 1 where all values are the same to a µeV."""
+    return float(spread) if spread > 1e-6 else 1.0

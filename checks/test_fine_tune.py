@@ -1,0 +1,315 @@
+"""Claims about few training rows: is a pretrained start worth more than none?
+
+Yours to change: the sizes and settings, the bound with its reason.
+Lives elsewhere: trainings (harness/runners/finetune), draws and intervals
+(harness/runners/learning_curve), the toy (harness/runners/toy_morse, harness/models/morse).
+
+All learners get the same rows. Those with CHGNet's architecture also get a table of elemental
+energies, so that ten rows need not pay for eighty elements; in every draw the table is refitted on
+the draw's own rows, pulled towards what it was, with what the network says before any training.
+Beyond that, `head-only` and `scratch` differ in the weights they start from and in which are
+trained.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pytest
+
+from harness.claims import below
+from harness.data import Split
+from harness.errors import NotAvailable
+from harness.models import Identity
+from harness.models.composition import ENGINE as COMPOSITION_ENGINE
+from harness.models.composition import FEW_ROWS, NAME
+from harness.models.ridge import refit_towards
+from harness.plots import learning_curves
+from harness.runners import finetune, learning_curve, toy_morse
+from harness.runners.finetune import FineTune
+from harness.runners.learning_curve import Learner, LearningCurve
+
+ENGINE = "1"  # of the learners in this file: raise it when a change moves their predictions
+SMALL_N = 100  # "small": what one has before anyone has run a campaign
+SMALL_N_TOY = 12  # fewer than half of the toy's 27 parameters
+
+beats_scratch = pytest.mark.claim(
+    id="fine-tune.beats-scratch",
+    statement="With few training rows a pretrained start gives a lower error than none: by a fifth "
+    "or more at every size tried that counts as small.",
+    basis="founding note on fine-tuning from scarce data; the toy is its anchored ridge regression",
+    bound=below(
+        0.8,
+        "",
+        reason="a ratio of errors; where errors fall as N^-1/2, a fifth less is what half as many "
+        "rows again would give, and for less nobody keeps a pretrained model",
+    ),
+)
+
+
+# --- two Morse curves: everything known
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return toy_morse.run()
+
+
+def toy_figure(result):
+    names = {"pretrained": "pulled towards the known curve", "scratch": "from zero"}
+    curves = {
+        words: [
+            (size, point.estimate, point.low, point.high)
+            for size in result.config.sizes
+            for point in [result.rmse(size, anchor)]
+        ]
+        for anchor, words in names.items()
+    }
+    return learning_curves(
+        curves,
+        lines={"the known curve as it is": float(result.untrained_rmse_ev.mean())},
+        measure="root mean square error",
+        unit="eV",
+        title="ridge regression of Morse curves",
+    )
+
+
+@beats_scratch
+@pytest.mark.fold0
+@pytest.mark.nightly
+@pytest.mark.parametrize("subject", ["toy"])
+def test_a_known_curve_helps_to_learn_another(toy, subject, evidence):
+    evidence.figure("curves", toy_figure(toy))
+    assert evidence(toy.advantage(up_to=SMALL_N_TOY)).held
+
+
+@pytest.mark.control(of="fine-tune.beats-scratch", fault="toy: the anchor at zero")
+@pytest.mark.fold0
+@pytest.mark.nightly
+def test_an_anchor_at_zero_is_scratch(toy, evidence):
+    assert evidence(toy.advantage(up_to=SMALL_N_TOY, mine="scratch")).refuted
+
+
+@pytest.mark.control(of="fine-tune.beats-scratch", fault="toy: the known weights in another order")
+@pytest.mark.fold0
+@pytest.mark.nightly
+def test_a_shuffled_anchor_does_not_help(toy, evidence):
+    assert evidence(toy.advantage(up_to=SMALL_N_TOY, mine="shuffled")).refuted
+
+
+# --- CHGNet on real rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much of the learning curves a session affords."""
+
+    cheap: LearningCurve  # heads on stored features, and the composition baseline
+    scratch: LearningCurve  # every weight trained, on every batch anew
+    scratch_epochs: int
+
+
+# On 2 cores a structure costs 5 ms for its features and 50 ms a pass where all weights are trained.
+SESSIONS = {
+    "embedded": Sizes(
+        cheap=LearningCurve(sizes=(10, 30, 100)),
+        scratch=LearningCurve(sizes=(10,), n_test=100),
+        scratch_epochs=10,
+    ),
+    "cpu": Sizes(
+        cheap=LearningCurve(sizes=(10, 30, 100, 300, 1000), n_test=500),
+        scratch=LearningCurve(sizes=(10, 30), n_test=100),
+        scratch_epochs=12,
+    ),
+    "cuda": Sizes(
+        cheap=LearningCurve(sizes=(10, 30, 100, 300, 1000), n_test=1000),
+        scratch=LearningCurve(sizes=(10, 30, 100, 300, 1000), n_test=1000),
+        scratch_epochs=40,
+    ),
+}
+# Sixteen steps an epoch whatever the number of rows, and a fifth of them for the early stop.
+SETTINGS = FineTune(epochs=40, patience=10, validation_fraction=0.2, transform="identity")
+STARTS = {  # learner -> what differs from SETTINGS
+    "head-only": {},
+    "random-backbone": {"start": "random", "transform": "standardise"},
+    "shuffled": {"start": "shuffled", "transform": "standardise"},
+    "scratch": {"start": "random", "trainable": "all", "transform": "standardise"},
+}
+OPPONENTS = {
+    "scratch": "the same architecture, random weights, all of them trained",
+    "random-backbone": "the same head on a random, frozen network",
+    "composition-mlp": "the composition baseline",
+}
+
+
+@pytest.fixture(scope="module")
+def sizes(trainable_fold, model):
+    """What this session affords, without sizes for which a split has too few training rows."""
+    device = str(getattr(model, "device", "cpu")).partition(":")[0]
+    chosen = SESSIONS["embedded" if trainable_fold.dataset.index is None else device]
+    fewest = min(len(split.train) for split in trainable_fold.splits)
+    if fewest < min(chosen.cheap.sizes):
+        raise NotAvailable(
+            f"{trainable_fold.dataset.name} has {fewest} training rows in a split; learning curves "
+            f"begin at {min(chosen.cheap.sizes)}: choose a data set with more (--dataset)"
+        )
+
+    def up_to_fewest(config):
+        return replace(config, sizes=tuple(size for size in config.sizes if size <= fewest))
+
+    return replace(chosen, cheap=up_to_fewest(chosen.cheap), scratch=up_to_fewest(chosen.scratch))
+
+
+@pytest.fixture(scope="module")
+def table(references):
+    """Fixed elemental energies: MP2020's, which cover most elements, or the subject's own."""
+    known = [references[name] for name in ("mp2020", "self")]
+    return next(found for found in known if not isinstance(found, NotAvailable))
+
+
+@pytest.fixture(scope="module")
+def head_learner(model, fold, store, table):
+    """A learner that trains CHGNet's head, or all of CHGNet, from some start."""
+    if not hasattr(model, "composition_energies"):
+        raise NotAvailable(f"{model.identity.name} offers no head to train")
+    dataset = fold.dataset
+    crystals, target = dataset.require_crystals(), dataset.target_ev_per_atom
+    own = model.composition_energies(crystals)  # what the network leaves to the composition
+
+    def make(name, epochs=SETTINGS.epochs):
+        settings = replace(SETTINGS, epochs=epochs, **STARTS[name])
+
+        def predict(train, test, seed):
+            pretrained = settings.start == "pretrained"
+            total = store.energies(model, crystals[train]).energy if pretrained else own[train]
+            elements = refit_towards(table, total, target[train], dataset.compositions[train])
+            # e_form on the scale of the network's head, where a pretrained one starts at zero-shot
+            shift = -elements.formation_energies(own, dataset.compositions)
+            result = finetune.run(
+                model,
+                replace(fold, splits=(Split(train=train, test=test),), n_claimed=len(test)),
+                store,
+                replace(settings, seed=seed, batch_structures=max(2, len(train) // 16)),
+                training_targets=target + shift,
+            )
+            return result.runs[0].e_form_ev_per_atom - shift[test]
+
+        identity = Identity(
+            name=name,
+            weights_sha256=model.identity.weights_sha256,
+            settings={
+                **model.identity.settings,
+                "engine": f"{ENGINE}, {finetune.ENGINE}",
+                "elements": table.name,
+                **{key: str(value) for key, value in asdict(settings).items()},
+            },
+        )
+        return Learner(identity=identity, predict=predict)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def composition_learner(fold):
+    """The composition baseline; ``first_seed`` moves the seeds of its draws."""
+    dataset = fold.dataset
+
+    def make(name=NAME, first_seed=0):
+        def predict(train, test, seed):
+            return replace(FEW_ROWS, seed=first_seed + seed).fit_predict(
+                dataset.compositions[train],
+                dataset.target_ev_per_atom[train],
+                dataset.compositions[test],
+            )
+
+        settings = {key: str(value) for key, value in asdict(FEW_ROWS).items()}
+        identity = Identity(
+            name=name,
+            weights_sha256="",
+            settings={"engine": COMPOSITION_ENGINE, **settings, "seed": f"{first_seed} + draw"},
+        )
+        return Learner(identity=identity, predict=predict)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def trainable_fold(fold, table):
+    """The fold without training rows that hold an element the table has no energy of."""
+    covers = table.covers(fold.dataset.compositions)
+    splits = tuple(Split(train=s.train[covers[s.train]], test=s.test) for s in fold.splits)
+    return replace(fold, splits=splits)
+
+
+@pytest.fixture(scope="module")
+def cheap(trainable_fold, head_learner, composition_learner, sizes, store, progress):
+    """Learning curves of what trains in seconds."""
+    learners = [head_learner("head-only"), head_learner("random-backbone"), composition_learner()]
+    return learning_curve.run(trainable_fold, learners, store, sizes.cheap, progress)
+
+
+@pytest.fixture(scope="module")
+def dear(trainable_fold, head_learner, sizes, store, progress):
+    """Learning curves with every weight trained from scratch, as far as the session affords."""
+    learners = [head_learner("head-only"), head_learner("scratch", sizes.scratch_epochs)]
+    return learning_curve.run(trainable_fold, learners, store, sizes.scratch, progress)
+
+
+@pytest.fixture(scope="module")
+def few(sizes):
+    """The small sizes of the cheap curves, for controls."""
+    return replace(sizes.cheap, sizes=tuple(s for s in sizes.cheap.sizes if s <= SMALL_N))
+
+
+@pytest.fixture(scope="module")
+def shuffled(trainable_fold, head_learner, few, store, progress):
+    """A network that holds CHGNet's numbers in other places, against a random one."""
+    learners = [head_learner("shuffled"), head_learner("random-backbone")]
+    return learning_curve.run(trainable_fold, learners, store, few, progress)
+
+
+@pytest.fixture(scope="module")
+def in_name_only(trainable_fold, composition_learner, few, store, progress):
+    """Two learners that start from nothing, one of them called pretrained."""
+    learners = [composition_learner("pretrained in name", first_seed=100), composition_learner()]
+    return learning_curve.run(trainable_fold, learners, store, few, progress)
+
+
+def points(result, name):
+    return [
+        (size, found.estimate, found.low, found.high)
+        for size in result.sizes_of(name)
+        for found in [result.mae(name, size)]
+    ]
+
+
+@beats_scratch
+@pytest.mark.parametrize("opponent", OPPONENTS)
+def test_few_rows_and_a_pretrained_start_beat_few_rows_alone(
+    opponent, zero_shot, table, fold_number, request, evidence
+):
+    result = request.getfixturevalue("dear" if opponent == "scratch" else "cheap")
+    shown = {name: points(result, name) for name in result.errors_ev_per_atom}
+    lines = {}
+    for alignment in (table.name, "refit"):
+        untrained = zero_shot.scored(alignment).on(result.ids)
+        lines[f"zero-shot ({alignment})"] = float(np.abs(untrained.error_ev_per_atom).mean())
+    figure = learning_curves(shown, lines=lines, title=f"learning curves on {result.dataset}")
+    evidence.figure("curves", figure)
+    measured = result.advantage("head-only", opponent, up_to=SMALL_N)
+    assert evidence(measured, opponent=OPPONENTS[opponent], zero_shot_mae=lines).held
+
+
+@pytest.mark.control(
+    of="fine-tune.beats-scratch", fault="CHGNet's weights dealt to other places: not pretrained"
+)
+def test_shuffled_weights_are_no_pretraining(shuffled, fold_number, evidence):
+    measured = shuffled.advantage("shuffled", "random-backbone", up_to=SMALL_N)
+    assert evidence(measured).refuted
+
+
+@pytest.mark.control(
+    of="fine-tune.beats-scratch",
+    fault="the composition baseline from other seeds, pretrained in name",
+)
+def test_a_start_that_is_pretrained_in_name_only_is_noticed(in_name_only, fold_number, evidence):
+    assert evidence(in_name_only.advantage("pretrained in name", NAME, up_to=SMALL_N)).refuted
