@@ -289,10 +289,11 @@ def test_few_rows_and_a_pretrained_start_beat_few_rows_alone(
 ):
     result = request.getfixturevalue("dear" if opponent == "scratch" else "cheap")
     shown = {name: points(result, name) for name in result.errors_ev_per_atom}
+    refitted = f"refit on {zero_shot.details['refit_rows'][0]:,} rows"
     lines = {}
-    for alignment in (table.name, "refit"):
+    for alignment, words in ((table.name, table.name), ("refit", refitted)):
         untrained = zero_shot.scored(alignment).on(result.ids)
-        lines[f"zero-shot ({alignment})"] = float(np.abs(untrained.error_ev_per_atom).mean())
+        lines[f"zero-shot ({words})"] = float(np.abs(untrained.error_ev_per_atom).mean())
     figure = learning_curves(shown, lines=lines, title=f"learning curves on {result.dataset}")
     evidence.figure("curves", figure)
     measured = result.advantage("head-only", opponent, up_to=SMALL_N)
