@@ -25,7 +25,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -282,7 +282,11 @@ def run(
             Split(train=split.train, test=np.intersect1d(split.test, test_rows))
             for split in fold.splits
         )
-    runs = [_split(start, fold, split, store, config, targets, progress) for split in splits]
+    # A new last layer leaves the backbone as it was, and its features may be there already.
+    backbone = cast("Backbone", model) if config.start == "new-last-layer" else start
+    runs = [
+        _split(start, backbone, fold, split, store, config, targets, progress) for split in splits
+    ]
     return FineTuneResult(config=config, fold=fold, identity=start.identity, runs=tuple(runs))
 
 
@@ -486,6 +490,7 @@ class _Task:
 
 def _split(
     start: Backbone,
+    backbone: Backbone,
     fold: Fold,
     split: Split,
     store: PredictionStore,
@@ -538,7 +543,9 @@ def _split(
         folder=store.root / "checkpoints" / row_digest(np.array([json.dumps(key)]))[:16], key=key
     )
     stored = store.arrays(
-        identity, inputs, lambda: _train(start, task, store, config, checkpoints, progress)
+        identity,
+        inputs,
+        lambda: _train(start, backbone, task, store, config, checkpoints, progress),
     )
     checkpoints.discard()
     return _restored(stored, task, config)
@@ -559,6 +566,7 @@ def _draw(seed: int, what: str) -> np.random.Generator:
 
 def _train(
     start: Backbone,
+    backbone: Backbone,
     task: _Task,
     store: PredictionStore,
     config: FineTune,
@@ -566,9 +574,9 @@ def _train(
     progress: MakeProgress | None,
 ) -> dict[str, np.ndarray]:
     """Features of all rows, then the training: everything that is stored of it."""
-    tick = progress(f"{start.identity.name} features", len(task.rows)) if progress else None
+    tick = progress(f"{backbone.identity.name} features", len(task.rows)) if progress else None
     kept = FeatureStore(root=store.root / "features")
-    features, problems = kept.features(start, task.crystals, tick)
+    features, problems = kept.features(backbone, task.crystals, tick)
     what = f"{start.identity.name} {config.label}, seed {config.seed}, epochs"
     bar = progress(what, config.epochs) if progress else None
     with _one_thread():

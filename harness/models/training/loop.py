@@ -367,6 +367,8 @@ class _Run:
             self.average.calls = int(found.record["average_calls"])
         moments = named("adam")
         for name, parameter in self.parameters.items():
+            if f"step:{name}" not in moments:
+                continue  # no gradient has ever reached it, and Adam keeps nothing of such
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = moments[f"{key}:{name}"]
                 # Adam keeps its count of steps on the CPU
