@@ -587,6 +587,23 @@ def test_the_whole_network_trains_on_a_processor_at_tiny_size(tiny, start):
     assert result.name.startswith("chgnet-0.3.0")
 
 
+def test_a_training_of_the_whole_network_goes_on_to_the_same_bits(chgnet, few, tiny, tmp_path):
+    over = {"trainable": "all", "transform": "identity"}
+
+    def die(what, total):
+        def tick(n):
+            if what.endswith("epochs") and n:
+                raise KeyboardInterrupt
+
+        return tick
+
+    store, config = PredictionStore(tmp_path), replace(TINY, **over)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(chgnet, few, store, config, progress=die)
+    assert list((tmp_path / "checkpoints").glob("*/epoch-00001.ckpt"))
+    same_bits(tiny(**over), finetune.run(chgnet, few, store, config))
+
+
 def test_chgnets_modules_give_the_engines_energies(chgnet, few):
     crystals = few.dataset.crystals
     rows = np.arange(len(crystals))

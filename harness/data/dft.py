@@ -31,7 +31,7 @@ from harness.data.paths import fixtures_dir
 from harness.errors import DataError
 
 FILE = "dft/reference.jsonl.gz"  # under fixtures/
-SHA256 = "e026d9aacc90df2d60d14d90d69ef65e221eec5afcc0ce9afd691ee0b4a5669e"
+SHA256 = "3c6a5e46a1b1fa4ada18b276699e7f11ba88cd7f885d2213cfc91d18239908a2"
 
 GPA_PER_EV_ANG3 = 160.21766208  # CODATA 2014, as ASE has it
 NEAR_EQUILIBRIUM = 0.101  # |V/V0 - 1| of the points a minimum is fitted to
