@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
+from harness.models.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ class CompositionMLP:
             raise DataError(
                 f"target of training row {np.argmin(np.isfinite(target))} is not finite"
             )
-        with _one_thread():
+        with one_thread():
             return self._fit_predict(features, target, query, device, on_epoch)
 
     def _fit_predict(
@@ -124,23 +124,6 @@ class CompositionMLP:
             parts = [net(q.to(device)).squeeze(1) for q in torch.from_numpy(query).split(16_384)]
         predicted = torch.cat(parts).to("cpu", torch.float64).numpy()
         return predicted * spread + mean
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are split by thread, so on one the same seed gives the same bytes on any core count.
-
-    It gives up a second core, and gains where another process wants that core: with both cores of a
-    machine busy, an epoch of 106,201 rows took 20 s on two threads and 5 s on one.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # For sets of some hundred rows: as many steps as make a small network learn them.

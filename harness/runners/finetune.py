@@ -22,8 +22,7 @@ session trains nothing; one that was killed goes on from the last epoch's checkp
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +34,7 @@ from harness.data.dataset import Dataset, Fold, Split
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.alignment import References, refit
 from harness.models.protocol import Identity
+from harness.models.threads import one_thread
 from harness.models.training import transforms
 from harness.models.training.checkpoints import Checkpoints
 from harness.models.training.features import FeatureStore
@@ -579,7 +579,7 @@ def _train(
     features, problems = kept.features(backbone, task.crystals, tick)
     what = f"{start.identity.name} {config.label}, seed {config.seed}, epochs"
     bar = progress(what, config.epochs) if progress else None
-    with _one_thread():
+    with one_thread():
         return _train_on(start, task, features, problems, store, config, checkpoints, bar)
 
 
@@ -686,24 +686,6 @@ def _refit_once(
         lambda: {"energies": refit(total, targets, compositions).energies_ev_per_atom},
     )
     return References(name="refit", energies_ev_per_atom=kept["energies"])
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch's own loops.
-
-    A head is small: on one thread it trains as fast as on several, ends in the same bits whatever
-    the number of cores, and does not crawl where cores are shared, as waiting threads then do (one
-    training took a hundred times longer). What is large belongs on a GPU.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _trainable(
