@@ -9,7 +9,8 @@ two columns of one row travel together.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -104,6 +105,19 @@ def _resample_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray
         row[:] = np.bincount(draw.integers(n_clusters, size=n_clusters), minlength=n_clusters)
     counts.flags.writeable = False
     return counts
+
+
+def largest(intervals: Sequence[Interval]) -> Interval:
+    """The interval of the largest of several quantities.
+
+    It reaches from the largest low end to the largest high end: below a bound only if every one
+    is, above it if one is.
+    """
+    return replace(
+        max(intervals, key=lambda interval: interval.estimate),
+        low=max(interval.low for interval in intervals),
+        high=max(interval.high for interval in intervals),
+    )
 
 
 def std_ratio(sums: np.ndarray) -> np.ndarray:

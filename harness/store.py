@@ -13,7 +13,6 @@ Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` a
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.columns import read_columns, write_columns
+from harness.data.columns import address, read_columns, write_columns
 from harness.errors import DataError
 from harness.execute import Execute, in_process
 from harness.models.protocol import Identity, Prediction
@@ -65,7 +64,7 @@ class PredictionStore:
         what a killed session left is completed to the same bytes an undisturbed one would have
         written.
         """
-        folder = self.root / _digest(asdict(model.identity))
+        folder = self.root / address(asdict(model.identity))
         hashes = [row.tobytes() for row in crystals.row_hashes()]
         known = self._read_model(folder, model.identity)
         energy = np.full(len(crystals), np.nan)
@@ -81,7 +80,7 @@ class PredictionStore:
                 batch = next(computed)
                 stated = [batch.problems.get(i, "") for i in range(len(rows))]
                 _write(
-                    folder / f"{_digest(b''.join(keys).hex())}.npz",
+                    folder / f"{address(b''.join(keys).hex())}.npz",
                     {"identity": asdict(model.identity)},
                     {
                         "rows": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
@@ -114,7 +113,7 @@ class PredictionStore:
         ``inputs`` names what else the result depends on, such as the hash of the rows predicted.
         """
         key = {"identity": asdict(identity), "inputs": dict(inputs)}
-        path = self.root / "arrays" / f"{_digest(key)}.npz"
+        path = self.root / "arrays" / f"{address(key)}.npz"
         if path.exists() and (stored := _read(path, key)) is not None:
             self.traffic.found += 1
             return stored
@@ -141,10 +140,6 @@ def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:
         total.update(f"{values.dtype.str}{values.shape}".encode())
         total.update(values.tobytes())
     return total.hexdigest()
-
-
-def _digest(key: object) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -6,6 +6,7 @@ or with a flipped bit, raises DataError. Plain arrays only: nothing is unpickled
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -18,6 +19,11 @@ import numpy as np
 from harness.errors import DataError
 
 _HEADER = "header_json"
+
+
+def address(key: object) -> str:
+    """16 hex digits that name a JSON-able key: what files addressed by content are called."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:

@@ -8,7 +8,7 @@ was trained once is in the store. A learner too dear for the larger sizes says u
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.data.dataset import Dataset, Fold
 from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
-from harness.statistics import STANDARD_ERRORS_RESOLVED, Statistic, bootstrap
+from harness.statistics import STANDARD_ERRORS_RESOLVED, Statistic, bootstrap, largest
 from harness.store import MakeProgress, PredictionStore, row_digest
 
 # training positions, tested positions, seed -> (n,) e_form in eV/atom, nan where not scored
@@ -135,15 +135,10 @@ class LearningCurveResult:
         small = [ratio for size, ratio in ratios.items() if size <= up_to]
         if not small:
             raise ConfigError(f"no size up to {up_to} among {sizes}")
-        worst = max(small, key=lambda ratio: ratio.estimate)
         caught_up = self.caught_up_at(mine, other)
         return Measurement(
             quantity=f"MAE of {mine} over {other}, largest ratio up to N = {sizes[len(small) - 1]}",
-            interval=replace(
-                worst,
-                low=max(ratio.low for ratio in small),
-                high=max(ratio.high for ratio in small),
-            ),
+            interval=largest(small),
             scored=len(self.ids),
             of=self.of,
             dataset=self.dataset,

@@ -8,7 +8,7 @@ draws the other curve, the points and the noise anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.errors import ConfigError
 from harness.models.morse import Gaussians, Morse
 from harness.models.ridge import Ridge
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, largest
 
 ANCHORS = ("pretrained", "scratch", "shuffled")
 
@@ -90,15 +90,10 @@ class ToyMorseResult:
         small = [ratio for size, ratio in ratios.items() if size <= up_to]
         if not small:
             raise ConfigError(f"no size up to {up_to} among {self.config.sizes}")
-        worst = max(small, key=lambda ratio: ratio.estimate)
         caught_up = self.caught_up_at(mine, other)
         return Measurement(
             quantity=f"RMSE of the {mine} fit over {other}, largest ratio up to N = {up_to}",
-            interval=replace(
-                worst,
-                low=max(ratio.low for ratio in small),
-                high=max(ratio.high for ratio in small),
-            ),
+            interval=largest(small),
             scored=self.config.n_trials,
             of=self.config.n_trials,
             dataset="two Morse curves",

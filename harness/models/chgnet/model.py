@@ -28,6 +28,7 @@ from harness.models.chgnet.forward import (
 from harness.models.chgnet.graph import Graph, build_graph
 from harness.models.chgnet.messages import MessageGraph, all_messages, distinct_messages
 from harness.models.chgnet.weights import read_chgnet, state_sha256
+from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class CHGNetModel:
         """
         work = self._work(crystals)
         order = np.argsort(-work, kind="stable")
-        return _packed(order, work[order], _WORK_PER_BATCH[self.device.type])
+        return packed(order, work[order], _WORK_PER_BATCH[self.device.type])
 
     def predict(self, crystals: Crystals, properties: Sequence[str] = ("energy",)) -> Prediction:
         """Energies of every row, and what else is asked for.
@@ -260,7 +261,7 @@ class CHGNetModel:
         tasks = [
             piece[known[piece]]
             for batch in self.plan(crystals)
-            for piece in _packed(batch, work[batch], budgets[self.device.type])
+            for piece in packed(batch, work[batch], budgets[self.device.type])
             if known[piece].any()
         ]
         if self.device.type == "cuda":
@@ -430,18 +431,6 @@ def _device(name: str) -> torch.device:
             "install a torch built for your driver."
         )
     return device
-
-
-def _packed(rows: np.ndarray, work: np.ndarray, budget: int) -> list[np.ndarray]:
-    """Consecutive runs of rows, each within the budget or a single row beyond it."""
-    total = np.cumsum(work)
-    runs, start = [], 0
-    while start < len(rows):
-        spent = total[start - 1] if start else 0
-        stop = max(int(np.searchsorted(total, spent + budget, side="right")), start + 1)
-        runs.append(rows[start:stop])
-        start = stop
-    return runs
 
 
 def _atoms_of(crystals: Crystals, rows: np.ndarray) -> np.ndarray:

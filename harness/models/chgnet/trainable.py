@@ -23,8 +23,9 @@ from harness.models.chgnet.forward import Weights
 from harness.models.chgnet.graph import Graph, build_graph
 from harness.models.chgnet.model import CHGNetModel
 from harness.models.chgnet.weights import state_sha256
+from harness.models.packing import packed
 from harness.models.protocol import Identity
-from harness.models.training.heads import mean_per_row, packed
+from harness.models.training.heads import mean_per_row
 
 if TYPE_CHECKING:
     from chgnet.model import CHGNet

@@ -11,7 +11,6 @@ Public: FeatureStore.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import warnings
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.columns import read_columns, write_columns
+from harness.data.columns import address, read_columns, write_columns
 from harness.data.crystals import Crystals
 from harness.errors import DataError
 from harness.models.training.heads import Backbone
@@ -62,7 +61,7 @@ class FeatureStore:
             DataError: a file could not be written; what was there before is intact.
         """
         key = {"format": FORMAT, "identity": asdict(model.identity)}
-        folder = self.root / _digest(key)
+        folder = self.root / address(key)
         hashes = [row.tobytes() for row in crystals.row_hashes()]
         tell = progress or (lambda _: None)
         while True:
@@ -90,7 +89,7 @@ class FeatureStore:
             part = wanted[batch]
             features = model.featurise(part)
             hashes = part.row_hashes()
-            path = folder / f"{_digest(hashes.tobytes().hex())}.npz"
+            path = folder / f"{address(hashes.tobytes().hex())}.npz"
             problems = [features.problems.get(i, "") for i in range(len(part))]
             try:
                 write_columns(
@@ -171,7 +170,3 @@ def _index(folder: Path, key: Mapping[str, object]) -> dict[bytes, Path]:
             continue  # damaged: its rows count as missing, and are written over
         found.update({row.tobytes(): path for row in rows})
     return found
-
-
-def _digest(key: object) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@
 A row's output is the mean over its atoms of the head's output; what a subject adds from the
 composition alone is the transform's business, not the head's.
 
-Public: Backbone, Head, StoredFeatures, FreshFeatures, mean_per_row, packed, rescale.
+Public: Backbone, Head, StoredFeatures, FreshFeatures, mean_per_row, rescale.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from harness.data.crystals import Crystals
+from harness.models.packing import packed
 from harness.models.protocol import Identity
 
 if TYPE_CHECKING:
@@ -112,18 +113,6 @@ class Head:
     def tensors(self) -> dict[str, Tensor]:
         """Everything the head consists of, by its name in the network."""
         return {f"{PREFIX}{name}": t for name, t in self.head.state_dict().items()}
-
-
-def packed(rows: np.ndarray, work: np.ndarray, budget: float) -> list[np.ndarray]:
-    """The rows in order, in runs of at most the budget of work, or of one row beyond it."""
-    total = np.cumsum(work)
-    runs, start = [], 0
-    while start < len(rows):
-        spent = total[start - 1] if start else 0.0
-        stop = max(int(np.searchsorted(total, spent + budget, side="right")), start + 1)
-        runs.append(rows[start:stop])
-        start = stop
-    return runs
 
 
 def mean_per_row(sites: Tensor, n_atoms: np.ndarray) -> Tensor:
