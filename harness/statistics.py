@@ -37,6 +37,7 @@ def bootstrap(
     n_resamples: int = N_RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
+    unit: str = "reduced formulas",
 ) -> Interval:
     """Percentile interval of a statistic of column sums, resampling whole clusters.
 
@@ -46,6 +47,7 @@ def bootstrap(
         statistic: maps sums of shape (1 + k, ...) to shape (...); sums[0] counts rows, sums[1:]
             are the sums of the columns. The default is the mean of the first column.
         seed: of the resampling; the same call gives the same interval.
+        unit: what a cluster is, for the record.
     Raises:
         DataError: fewer than two clusters, lengths differ, or a value is not finite.
     Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
@@ -61,7 +63,7 @@ def bootstrap(
     if len(labels) < 2:
         raise DataError(
             f"{n} rows in {len(labels)} cluster(s): an interval needs at least two independent "
-            "formulas. Score more rows."
+            f"{unit}. Score more rows."
         )
     rows = np.vstack([np.ones(n), columns])
     sums = np.vstack([np.bincount(owner, weights=row, minlength=len(labels)) for row in rows])
@@ -77,7 +79,7 @@ def bootstrap(
         n=n,
         n_clusters=len(labels),
         level=level,
-        method=f"percentile bootstrap over {len(labels)} reduced formulas, {n_resamples} resamples",
+        method=f"percentile bootstrap over {len(labels)} {unit}, {n_resamples} resamples",
         resolution=STANDARD_ERRORS_RESOLVED * float(resampled.std(ddof=1)),
     )
 

@@ -6,7 +6,8 @@ session computed. Each batch is one file with checksums and the whole key in its
 is cut short, altered, or that belongs to another model is set aside with a warning and its rows are
 computed again.
 
-Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` and
+Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` for energies, in
+a folder ``energy-forces-stress`` and the like beside them where more was asked for, and
 ``root/arrays/<16 hex digits of the key>.npz`` for whole results of trained subjects.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.columns import address, read_columns, write_columns
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError, ModelError
 from harness.execute import Execute, in_process
 from harness.models.protocol import Identity, Prediction
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from harness.models.protocol import Model
 
 FORMAT = "mlip-claims predictions 1"
+OPTIONAL = ("forces", "stress", "magmoms")  # what can be asked for beside the energy
 Progress = Callable[[int], None]  # told the number of rows just finished, stored ones included
 MakeProgress = Callable[[str, int], Progress]  # what is done and how much of it -> Progress
 
@@ -48,7 +50,7 @@ class Traffic:
 
 
 class PredictionStore:
-    """Energies that were computed once, for every session after."""
+    """What was computed once, for every session after."""
 
     def __init__(self, root: Path, execute: Execute = in_process) -> None:
         self.root = root
@@ -60,47 +62,83 @@ class PredictionStore:
     ) -> Prediction:
         """Energies of every row, computing only batches of which something is missing.
 
+        As `predict`, and a batch that no session asked for is put together from others where they
+        hold all of its rows, so that any sample of known rows is found.
+        """
+        return self._stored(model, crystals, ("energy",), progress, borrow=True)
+
+    def predict(
+        self,
+        model: Model,
+        crystals: Crystals,
+        properties: Sequence[str] = ("energy", "forces", "stress"),
+        progress: Progress | None = None,
+    ) -> Prediction:
+        """Properties of every row, computing only batches that no session asked for before.
+
         Batches are the model's own plan of exactly these crystals, and a batch is computed whole:
         what a killed session left is completed to the same bytes an undisturbed one would have
-        written.
+        written, and what a session read is what the next one reads.
+
+        Args:
+            properties: energy (always given), forces, stress, magmoms.
+        Raises:
+            NotAvailable: the model has no such property.
+            DataError: a file could not be written.
         """
-        folder = self.root / address(asdict(model.identity))
-        hashes = [row.tobytes() for row in crystals.row_hashes()]
-        known = self._read_model(folder, model.identity)
-        energy = np.full(len(crystals), np.nan)
-        problems: dict[int, str] = {}
+        asked = ("energy", *(name for name in OPTIONAL if name in properties))
+        if unknown := set(properties) - set(asked):
+            raise ConfigError(
+                f"properties={sorted(unknown)}; there are energy, {', '.join(OPTIONAL)}"
+            )
+        return self._stored(model, crystals, asked, progress, borrow=False)
+
+    def _stored(
+        self,
+        model: Model,
+        crystals: Crystals,
+        properties: tuple[str, ...],
+        progress: Progress | None,
+        *,
+        borrow: bool,
+    ) -> Prediction:
+        identity = asdict(model.identity)
+        folder = self.root / address(identity)
+        key: dict[str, Any] = {"identity": identity}
+        if properties != ("energy",):
+            folder, key = folder / "-".join(properties), {**key, "properties": list(properties)}
+        hashes = crystals.row_hashes()
         plan = model.plan(crystals)
-        incomplete = [any(hashes[row] not in known for row in rows) for rows in plan]
-        computed = self.execute(
-            model, crystals, [rows for rows, new in zip(plan, incomplete, strict=True) if new]
-        )
-        for rows, new in zip(plan, incomplete, strict=True):
-            keys = [hashes[row] for row in rows]
-            if new:
-                batch = next(computed)
-                stated = [batch.problems.get(i, "") for i in range(len(rows))]
-                _write(
-                    folder / f"{address(b''.join(keys).hex())}.npz",
-                    {"identity": asdict(model.identity)},
-                    {
-                        "rows": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32),
-                        "energy": np.asarray(batch.energy, np.float64),
-                        "problem": np.array(stated, dtype=np.str_),
-                    },
-                )
-                known.update(
-                    zip(keys, zip(batch.energy.tolist(), stated, strict=True), strict=True)
-                )
+        paths = [folder / f"{address(hashes[rows].tobytes().hex())}.npz" for rows in plan]
+        held = [_read(path, key) if path.exists() else None for path in paths]
+        if borrow and any(batch is None for batch in held):
+            elsewhere = self._rows(set(folder.glob("*.npz")) - set(paths), key, held)
+            for i, rows in enumerate(plan):
+                wanted = [row.tobytes() for row in hashes[rows]]
+                if held[i] is None and all(row in elsewhere for row in wanted):
+                    energy, problem = zip(*(elsewhere[row] for row in wanted), strict=True)
+                    held[i] = borrowed = _columns(hashes[rows], np.array(energy), problem)
+                    _write(paths[i], key, borrowed)
+        missing = [rows for rows, batch in zip(plan, held, strict=True) if batch is None]
+        computed = self.execute(model, crystals, missing, properties)
+
+        result = _Table(crystals, properties)
+        for i, rows in enumerate(plan):
+            batch = held[i]
+            if batch is None:
+                prediction = next(computed)
+                stated = [prediction.problems.get(row, "") for row in range(len(rows))]
+                batch = _columns(hashes[rows], prediction.energy, stated)
+                for name in properties[1:]:
+                    batch[name] = _joined(getattr(prediction, name), name)
+                _write(paths[i], key, batch)
                 self.traffic.computed += len(rows)
             else:
                 self.traffic.found += len(rows)
-            for row, key in zip(rows.tolist(), keys, strict=True):
-                energy[row], problem = known[key]
-                if problem:
-                    problems[row] = problem
+            result.fill(rows, batch)
             if progress is not None:
                 progress(len(rows))
-        return Prediction(energy=energy, problems=problems)
+        return result.prediction()
 
     def arrays(
         self,
@@ -122,14 +160,71 @@ class PredictionStore:
         self.traffic.computed += 1
         return result
 
-    def _read_model(self, folder: Path, identity: Identity) -> dict[bytes, tuple[float, str]]:
+    def _rows(
+        self,
+        paths: Iterable[Path],
+        key: Mapping[str, Any],
+        held: Sequence[Mapping[str, np.ndarray] | None],
+    ) -> dict[bytes, tuple[float, str]]:
+        """Energy and problem of every row in these files and batches."""
         known: dict[bytes, tuple[float, str]] = {}
-        for path in sorted(folder.glob("*.npz")):
-            if (arrays := _read(path, {"identity": asdict(identity)})) is not None:
-                keys = (row.tobytes() for row in arrays["rows"])
-                values = zip(arrays["energy"].tolist(), arrays["problem"].tolist(), strict=True)
-                known.update(zip(keys, values, strict=True))
+        for batch in [*(_read(path, key) for path in sorted(paths)), *held]:
+            if batch is not None:
+                rows = (row.tobytes() for row in batch["rows"])
+                values = zip(batch["energy"].tolist(), batch["problem"].tolist(), strict=True)
+                known.update(zip(rows, values, strict=True))
         return known
+
+
+class _Table:
+    """Predictions of all rows, filled batch by batch in whatever order."""
+
+    def __init__(self, crystals: Crystals, properties: Sequence[str]) -> None:
+        n, atoms = len(crystals), len(crystals.numbers)
+        shapes = {"forces": (atoms, 3), "stress": (n, 3, 3), "magmoms": (atoms,)}
+        self._crystals = crystals
+        self._energy = np.full(n, np.nan)
+        self._problems: dict[int, str] = {}
+        self._more = {name: np.full(shapes[name], np.nan) for name in properties[1:]}
+
+    def fill(self, rows: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
+        self._energy[rows] = batch["energy"]
+        stated = zip(rows.tolist(), batch["problem"].tolist(), strict=True)
+        self._problems.update({row: problem for row, problem in stated if problem})
+        for name, table in self._more.items():
+            where = rows if name == "stress" else self._crystals.atoms_of(rows)
+            table[where] = batch[name]
+
+    def prediction(self) -> Prediction:
+        split = np.cumsum(self._crystals.n_atoms)[:-1]
+        forces, magmoms = (
+            np.split(self._more[name], split)[: len(self._energy)] if name in self._more else None
+            for name in ("forces", "magmoms")
+        )
+        return Prediction(
+            energy=self._energy,
+            problems=dict(sorted(self._problems.items())),
+            forces=forces,
+            stress=self._more.get("stress"),
+            magmoms=magmoms,
+        )
+
+
+def _columns(
+    hashes: np.ndarray, energy: np.ndarray, problems: Sequence[str]
+) -> dict[str, np.ndarray]:
+    return {
+        "rows": hashes,
+        "energy": np.asarray(energy, np.float64),
+        "problem": np.array(problems, dtype=np.str_),
+    }
+
+
+def _joined(values: Any, name: str) -> np.ndarray:
+    """One array of all rows or all atoms; a model that left out what was asked is at fault."""
+    if values is None:
+        raise ModelError(f"the model was asked for {name} and gave none; correct its adapter")
+    return np.asarray(values if name == "stress" else np.concatenate(values), np.float64)
 
 
 def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:

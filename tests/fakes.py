@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from harness.data.crystals import Crystals
@@ -10,7 +12,10 @@ from harness.models.protocol import Identity, Prediction
 
 
 class SumOfNumbers:
-    """Energy per atom = mean atomic number / 10; hydrogen rows count as isolated."""
+    """Energy per atom = mean atomic number / 10; hydrogen rows count as isolated.
+
+    Forces are fractional coordinates, moments atomic numbers, the stress is the lattice.
+    """
 
     def __init__(self, *, weights: str = "a" * 64, batch_rows: int = 3) -> None:
         self.identity = Identity(name="sum-of-numbers", weights_sha256=weights)
@@ -23,7 +28,7 @@ class SumOfNumbers:
         rows = np.arange(len(crystals))
         return [rows[i : i + self.batch_rows] for i in range(0, len(rows), self.batch_rows)]
 
-    def predict(self, crystals: Crystals, properties: object = ("energy",)) -> Prediction:
+    def predict(self, crystals: Crystals, properties: Sequence[str] = ("energy",)) -> Prediction:
         if self.die_after is not None and len(self.asked) >= self.die_after:
             raise KeyboardInterrupt
         self.asked.append(len(crystals))
@@ -31,7 +36,14 @@ class SumOfNumbers:
         isolated = crystals.compositions()[:, 0] > 0
         energy[isolated] = np.nan
         problems = {int(i): "1 isolated atom" for i in np.flatnonzero(isolated)}
-        return Prediction(energy=energy, problems=problems)
+        split = np.cumsum(crystals.n_atoms)[:-1]
+        return Prediction(
+            energy=energy,
+            problems=problems,
+            forces=np.split(crystals.frac_coords, split) if "forces" in properties else None,
+            stress=crystals.lattices if "stress" in properties else None,
+            magmoms=np.split(crystals.numbers / 1.0, split) if "magmoms" in properties else None,
+        )
 
     def energies(self, crystals: Crystals) -> np.ndarray:
         prediction = self.predict(crystals)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
 from harness.store import PredictionStore, StoreWarning
 from tests.fakes import SumOfNumbers, cubes
@@ -47,6 +47,55 @@ def test_a_killed_session_is_completed_to_the_same_bytes(tmp_path):
     PredictionStore(killed).energies(again, CRYSTALS)
     assert again.asked == [3, 2]
     assert files(killed) == files(undisturbed)
+
+
+def test_what_a_session_read_is_what_the_next_one_reads(tmp_path):
+    """A batch's own file counts, whatever roundings the same rows have in other batches."""
+    first, second = CRYSTALS[np.array([0, 1, 2])], CRYSTALS[np.array([2, 1, 0, 7])]
+    model = SumOfNumbers()
+    cold = [PredictionStore(tmp_path).energies(model, rows).energy for rows in (first, second)]
+    other = PredictionStore(tmp_path)
+    for rows, energies in zip((first, second), cold, strict=True):
+        np.testing.assert_array_equal(other.energies(model, rows).energy, energies)
+    assert other.traffic.computed == 0
+
+
+def test_rows_known_from_other_batches_get_a_file_of_their_own(tmp_path):
+    model = SumOfNumbers()
+    PredictionStore(tmp_path).energies(model, CRYSTALS)
+    before = set(tmp_path.rglob("*.npz"))
+    PredictionStore(tmp_path).energies(model, CRYSTALS[np.array([6, 0, 5])])
+    (new,) = set(tmp_path.rglob("*.npz")) - before
+    for path in before:
+        path.unlink()
+    asked = len(model.asked)
+    PredictionStore(tmp_path).energies(model, CRYSTALS[np.array([6, 0, 5])])
+    assert len(model.asked) == asked
+    assert new.exists()
+
+
+@pytest.mark.parametrize("properties", [("forces",), ("energy", "stress", "forces"), ("magmoms",)])
+def test_forces_stress_and_moments_are_kept_as_well(tmp_path, properties):
+    computed = PredictionStore(tmp_path).predict(SumOfNumbers(), CRYSTALS, properties)
+    model = SumOfNumbers()
+    stored = PredictionStore(tmp_path).predict(model, CRYSTALS, properties)
+    assert model.asked == []
+    direct = model.predict(CRYSTALS, ("energy", *properties))
+    for prediction in (computed, stored):
+        np.testing.assert_array_equal(prediction.energy, direct.energy)
+        assert prediction.problems == direct.problems
+        for name in ("forces", "stress", "magmoms"):
+            mine, theirs = getattr(prediction, name), getattr(direct, name)
+            assert (mine is None) == (theirs is None) == (name not in properties)
+            if name in properties:
+                assert len(mine) == len(CRYSTALS)
+                for a, b in zip(mine, theirs, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+def test_a_property_nobody_has_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="charges"):
+        PredictionStore(tmp_path).predict(SumOfNumbers(), CRYSTALS, ("charges",))
 
 
 def test_other_weights_are_another_address(tmp_path):

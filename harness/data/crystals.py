@@ -180,6 +180,13 @@ class Crystals:
         first = self.offsets[0]
         return slice(int(self.offsets[row] - first), int(self.offsets[row + 1] - first))
 
+    def atoms_of(self, rows: np.ndarray) -> np.ndarray:
+        """(sum of the rows' atoms,) where the atoms of these rows lie, in the order of the rows."""
+        lengths = self.n_atoms[rows]
+        starts = (self.offsets[:-1] - self.offsets[0])[rows]
+        before = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+
     @property
     def n_atoms(self) -> np.ndarray:
         """(n,) int64 atoms in the cell."""

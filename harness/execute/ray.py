@@ -33,8 +33,8 @@ class _Worker:
     def identity(self) -> Identity:
         return self._model.identity
 
-    def predict(self, crystals: Crystals) -> Prediction:
-        return self._model.predict(crystals)
+    def predict(self, crystals: Crystals, properties: Sequence[str]) -> Prediction:
+        return self._model.predict(crystals, properties)
 
 
 def executor(address: str, *, device: str, workers: int | None = None) -> Execute:
@@ -77,7 +77,10 @@ def executor(address: str, *, device: str, workers: int | None = None) -> Execut
     actors: dict[str, list[Any]] = {}
 
     def execute(
-        model: Model, crystals: Crystals, batches: Sequence[np.ndarray]
+        model: Model,
+        crystals: Crystals,
+        batches: Sequence[np.ndarray],
+        properties: Sequence[str] = ("energy",),
     ) -> Iterator[Prediction]:
         name = model.identity.name
         if name not in MODELS:
@@ -95,7 +98,7 @@ def executor(address: str, *, device: str, workers: int | None = None) -> Execut
                     )
         in_flight: deque[Any] = deque()
         for i, rows in enumerate(batches):
-            in_flight.append(actors[name][i % count].predict.remote(crystals[rows]))
+            in_flight.append(actors[name][i % count].predict.remote(crystals[rows], properties))
             if len(in_flight) >= AHEAD * count:
                 yield ray.get(in_flight.popleft())
         while in_flight:

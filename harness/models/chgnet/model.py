@@ -173,7 +173,7 @@ class CHGNetModel:
         moments = np.full(n_atoms, np.nan)
         problems: dict[int, str] = {}
         for result in self._results(crystals, wanted, problems):
-            atoms = _atoms_of(crystals, result.rows)
+            atoms = crystals.atoms_of(result.rows)
             if result.site_energy is not None:
                 site_energy[atoms] = result.site_energy
             if result.forces is not None and result.stress is not None:
@@ -208,7 +208,7 @@ class CHGNetModel:
         problems: dict[int, str] = {}
         for result in self._results(crystals, _Wanted(features=True, energy=False), problems):
             if result.features is not None:
-                atoms[_atoms_of(crystals, result.rows)] = result.features
+                atoms[crystals.atoms_of(result.rows)] = result.features
         _explain_infinite(_row_means(crystals, atoms.sum(axis=1)), problems)
         return Features(atoms=atoms, problems=dict(sorted(problems.items())))
 
@@ -431,14 +431,6 @@ def _device(name: str) -> torch.device:
             "install a torch built for your driver."
         )
     return device
-
-
-def _atoms_of(crystals: Crystals, rows: np.ndarray) -> np.ndarray:
-    """Positions of the rows' atoms, in the order of the rows."""
-    lengths = crystals.n_atoms[rows]
-    starts = (crystals.offsets[:-1] - crystals.offsets[0])[rows]
-    before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 def _row_means(crystals: Crystals, values: np.ndarray) -> np.ndarray:
