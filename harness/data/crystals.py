@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,8 +223,12 @@ class Crystals:
 
         Content is the numbers, fractional coordinates and lattice in the order given: the same
         crystal in another cell or another site order is other content. -0.0 counts as 0.0. The
-        hash does not depend on where in which set the row stands.
+        hash does not depend on where in which set the row stands. Computed once; read-only.
         """
+        return self._row_hashes
+
+    @cached_property
+    def _row_hashes(self) -> np.ndarray:
         numbers = self.numbers.tobytes()
         coords = (self.frac_coords + 0.0).astype("<f8").tobytes()  # + 0.0 turns -0.0 into 0.0
         lattices = (self.lattices + 0.0).astype("<f8").tobytes()

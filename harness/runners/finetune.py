@@ -32,7 +32,6 @@ from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
 from harness.data.dataset import Dataset, Fold, Split
 from harness.errors import ConfigError, DataError, NotAvailable
-from harness.models.alignment import References, refit
 from harness.models.protocol import Identity
 from harness.models.threads import one_thread
 from harness.models.training import transforms
@@ -48,7 +47,7 @@ from harness.models.training.heads import (
 from harness.models.training.loop import Settings, keep, outputs_of, train
 from harness.models.training.transforms import Rows, Transform
 from harness.scores import Scored
-from harness.store import MakeProgress, PredictionStore, row_digest
+from harness.store import MakeProgress, PredictionStore, refit_once, row_digest
 
 if TYPE_CHECKING:
     from harness.models.chgnet.model import CHGNetModel
@@ -524,7 +523,7 @@ def _split(
             own_ev_per_atom=start.composition_energies(crystals),
         ),
     )
-    hashes = crystals.row_hashes()
+    hashes = dataset.require_crystals().row_hashes()[rows]  # of all rows once, for every training
     identity = Identity(
         name=f"{start.identity.name} {config.label}",
         weights_sha256=start.identity.weights_sha256,
@@ -610,7 +609,7 @@ def _train_on(
         task.targets[train_rows],
         task.context.take(train_rows),
         outputs_of(as_it_starts, train_rows),
-        refit=lambda *rows: _refit_once(store, *rows),
+        refit=lambda *rows: refit_once(store, *rows),
     )
     trainable = _trainable(start, task, config, as_it_starts, device)
     before = _hashes(start, trainable)
@@ -673,19 +672,6 @@ def _train_on(
         **{f"transform/{key}": value for key, value in transform.parameters().items()},
         **{f"weight/{key}": value for key, value in trained.state.items()},
     }
-
-
-def _refit_once(
-    store: PredictionStore, total: np.ndarray, targets: np.ndarray, compositions: np.ndarray
-) -> References:
-    """The L1 refit, which takes seconds for thousands of rows and is the same for every lever."""
-    rows = row_digest(total, targets, compositions)
-    kept = store.arrays(
-        Identity(name="refit", weights_sha256=rows),
-        {},
-        lambda: {"energies": refit(total, targets, compositions).energies_ev_per_atom},
-    )
-    return References(name="refit", energies_ev_per_atom=kept["energies"])
 
 
 def _trainable(

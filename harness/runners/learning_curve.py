@@ -338,6 +338,6 @@ def _remembered(
 def _content(dataset: Dataset, rows: np.ndarray, *, with_target: bool) -> str:
     """What the rows hold, so that other rows, or other targets on them, are another request."""
     crystals = dataset.crystals
-    structure = dataset.compositions[rows] if crystals is None else crystals[rows].row_hashes()
+    structure = dataset.compositions[rows] if crystals is None else crystals.row_hashes()[rows]
     targets = [dataset.target_ev_per_atom[rows]] if with_target else []
     return row_digest(structure, *targets)

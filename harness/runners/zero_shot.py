@@ -15,10 +15,10 @@ from harness.data.crystals import Crystals
 from harness.data.dataset import Fold
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, DataError, NotAvailable
-from harness.models.alignment import NO_REFERENCES, References, refit
+from harness.models.alignment import NO_REFERENCES, References
 from harness.models.protocol import Identity, Model, Prediction
 from harness.scores import Scored
-from harness.store import MakeProgress, PredictionStore
+from harness.store import MakeProgress, PredictionStore, refit_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,8 @@ def run(
         at = np.searchsorted(needed, train)
         use = predicted.scored[at]
         fitted.append(
-            refit(
+            refit_once(
+                store,
                 predicted.energy[at][use],
                 dataset.target_ev_per_atom[train][use],
                 dataset.compositions[train][use],
