@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from harness.claims import below, between
+from harness.data.dft import load_dft
 from harness.models.alignment import ALIGNMENTS
 from harness.plots import error_histogram, mae_comparison, parity
+from harness.runners import zero_shot as zero_shot_runner
 from harness.scores import same_rows
 
 under_each_alignment = pytest.mark.parametrize("alignment", ALIGNMENTS)
@@ -123,3 +125,39 @@ def test_collapsing_predictions_are_noticed(zero_shot, evidence):
     scored = zero_shot.scored("refit")
     shrunk = scored.with_predictions(lambda e: e.mean() + 0.75 * (e - e.mean()), model="shrunk")
     assert evidence(shrunk.spread()).refuted
+
+
+@pytest.fixture(scope="module")
+def on_own_dft(model, store):
+    return zero_shot_runner.on_own_dft(model, load_dft(), store)
+
+
+@pytest.mark.claim(
+    id="zero-shot.own-dft",
+    statement="On compounds the project computed itself with PBE, with elements from the same "
+    "calculations, the potential's e_form has an MAE below 0.06 eV/atom.",
+    basis="these energies are in nobody's training set and carry no correction; the crystals, "
+    "simple intermetallics, are mostly in the Materials Project, so structures are not new",
+    bound=below(
+        0.06,
+        "eV/atom",
+        reason="CHGNet's own test error of 0.030 eV/atom (Deng et al., Nat. Mach. Intell. 5, 1031 "
+        "(2023)) for the compound and as much again for its elements",
+    ),
+)
+@pytest.mark.fold0
+@pytest.mark.nightly
+def test_zero_shot_agrees_with_calculations_nobody_trained_on(on_own_dft, evidence):
+    reference, predicted = on_own_dft.reference_ev_per_atom, on_own_dft.predicted_ev_per_atom
+    evidence.figure(
+        "parity", parity(reference, predicted, names=on_own_dft.ids, title=on_own_dft.model)
+    )
+    assert evidence(on_own_dft.mae(), offset=on_own_dft.offset().interval.estimate).held
+
+
+@pytest.mark.control(of="zero-shot.own-dft", fault="every energy 0.10 eV/atom too low")
+@pytest.mark.fold0
+@pytest.mark.nightly
+def test_compounds_bound_too_strongly_are_noticed(on_own_dft, evidence):
+    shifted = on_own_dft.with_predictions(lambda e: e - 0.10, model="shifted")
+    assert evidence(shifted.mae()).refuted

@@ -185,6 +185,7 @@ class FormationEnergies:
     e_form_ev_per_atom: np.ndarray  # (n,) float64, negative = bound
     crystals: Crystals  # n rows, each at the volume of its fitted minimum
     references: dict[str, str]  # element -> id of its reference crystal
+    elements: Crystals  # those crystals in that order, each at the volume of its fitted minimum
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -294,7 +295,7 @@ class DFTSet:
     def formation_energies(self) -> FormationEnergies:
         """Formation energies of all compounds whose elements are there at the same settings."""
         references: dict[str, str] = {}
-        ids, formation, lattices = [], [], []
+        ids, formation, at_minimum = [], [], []
         for crystal in self.crystals:
             numbers = self._of(crystal, "eos")[0]["numbers"]
             symbols = [SYMBOLS[number - 1] for number in numbers]
@@ -311,16 +312,16 @@ class DFTSet:
             references.update(elements)
             ids.append(crystal)
             formation.append(energy / len(symbols))
-            scale = (curve.minimum.v0_ang3 / curve.volumes_ang3[0]) ** (1 / 3)
-            row = curve.crystals[0]
-            lattices.append((row.numbers, row.frac_coords, row.lattices[0] * scale))
-        rows = _rows(lattices)
+            at_minimum.append(_at_minimum(curve))
+        rows = _rows(at_minimum)
+        references = dict(sorted(references.items()))
         return FormationEnergies(
             ids=np.array(ids, dtype=str),
             formulas=rows.reduced_formulas(),
             e_form_ev_per_atom=np.array(formation),
             crystals=rows,
-            references=dict(sorted(references.items())),
+            references=references,
+            elements=_rows([_at_minimum(self.eos(name)) for name in references.values()]),
         )
 
     def _same_settings(self, crystal: str, element: str) -> bool:
@@ -430,6 +431,13 @@ def _crystals(records: Sequence[dict[str, Any]]) -> Crystals:
         positions = np.array(record["positions_ang"], dtype=np.float64)
         rows.append((np.array(record["numbers"]), positions @ np.linalg.inv(lattice), lattice))
     return _rows(rows)
+
+
+def _at_minimum(curve: EquationOfState) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers, fractional coordinates and lattice at the volume of the fitted minimum."""
+    scale = (curve.minimum.v0_ang3 / curve.volumes_ang3[0]) ** (1 / 3)
+    row = curve.crystals[0]
+    return row.numbers, row.frac_coords, row.lattices[0] * scale
 
 
 def _rows(rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Crystals:
