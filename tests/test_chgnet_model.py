@@ -92,11 +92,11 @@ def model() -> CHGNetModel:
 
 
 @pytest.fixture
-def many_small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def many_small_tasks(monkeypatch: pytest.MonkeyPatch, model: CHGNetModel) -> None:
     """Several batches of several tasks for a handful of crystals."""
     monkeypatch.setattr(engine, "_WORK_PER_BATCH", {"cpu": 1500, "cuda": 1500})
-    monkeypatch.setattr(engine, "_WORK_PER_TASK", {"cpu": 500, "cuda": 500})
-    monkeypatch.setattr(engine, "_GRADIENT_WORK_PER_TASK", {"cpu": 500, "cuda": 500})
+    monkeypatch.setattr(model, "_budget", 500)
+    monkeypatch.setattr(model, "_gradient_budget", 500)
 
 
 # --- chgnet's numbers ---------------------------------------------------------------------------
@@ -563,6 +563,18 @@ def test_wrong_requests_are_refused(model: CHGNetModel) -> None:
     for properties in (("energy", "charge"), "energy"):
         with pytest.raises(ConfigError, match="CHGNet gives energy, forces, stress, magmoms"):
             model.predict(CRYSTALS, properties)
+
+
+def test_tasks_on_a_gpu_fit_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, gib = torch.device("cuda"), 2**30
+    for free, expected in (
+        (100 * gib, (1_000_000, 300_000)),
+        (gib, (412_977, 44_739)),
+        (0, (1, 1)),
+    ):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert engine._budgets(gpu) == expected
+    assert engine._budgets(torch.device("cpu")) == (10_000, 10_000)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
