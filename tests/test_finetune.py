@@ -17,6 +17,7 @@ import torch
 from harness.data import load_dataset
 from harness.data.dataset import Dataset, Fold, Split
 from harness.errors import ConfigError, DataError, ModelError, NotAvailable
+from harness.models.alignment import refit
 from harness.models.chgnet.trainable import TrainableCHGNet, tensors_of, variant
 from harness.models.protocol import Identity
 from harness.models.training import checkpoints as checkpoint_files
@@ -219,7 +220,7 @@ def test_epoch_0_is_the_refit_alignment_whatever_the_scale(tmp_path, transform):
     crystals, split = fold.dataset.crystals, fold.splits[0]
     site = model.head()(torch.from_numpy(model.featurise(crystals).atoms)).detach().numpy()
     total = site.reshape(-1, 2).mean(axis=1) + model.composition_energies(crystals)
-    references = zero_shot.refit(
+    references = refit(
         total[split.train],
         fold.dataset.target_ev_per_atom[split.train],
         fold.dataset.compositions[split.train],
