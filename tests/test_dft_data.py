@@ -233,6 +233,15 @@ def test_two_volumes_are_refused() -> None:
         birch_murnaghan(np.array([1.0, 2.0]), np.array([0.0, 1.0]))
 
 
+def test_a_curve_without_a_cubic_term_has_its_minimum_where_it_is() -> None:
+    """Seven points of an exact second-order curve: the cubic coefficient is rounding."""
+    volumes = 19.7 * np.linspace(0.9, 1.1, 7)
+    energies = 3.0 * ((volumes / 19.7) ** (-2 / 3) - 1.003) ** 2
+    fit = birch_murnaghan(volumes, energies)
+    assert fit.v0_ang3 == pytest.approx(19.7 * 1.003**-1.5, rel=1e-9)
+    assert fit.b0_prime == pytest.approx(4.0, abs=1e-6)
+
+
 # --- the door -------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.data.crystals import Crystals
 from harness.data.dataset import Fold
-from harness.data.dft import FILE, DFTSet
+from harness.data.dft import DATASET, FILE, DFTSet
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.alignment import NO_REFERENCES, References
@@ -221,7 +221,7 @@ def on_own_dft(model: Model, dft: DFTSet, store: PredictionStore) -> Scored:
         excluded[f"no energy of {names} as an element"] = unseen
     return Scored(
         model=f"{model.identity.name} (self)",
-        dataset="own DFT (PBE)",
+        dataset=DATASET,
         ids=reference.ids[covered],
         formulas=reference.formulas[covered],
         reference_ev_per_atom=reference.e_form_ev_per_atom[covered],

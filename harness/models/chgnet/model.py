@@ -116,9 +116,19 @@ class CHGNetModel:
             NotAvailable: chgnet is not installed, or no GPU is found.
             ModelError: chgnet's files are not as expected.
         """
-        self.device = _device(device)
-        self._network: CHGNet = read_chgnet(version)
-        arguments = self._network.model_args
+        self._adopt(read_chgnet(version), f"chgnet-{version}", _device(device))
+
+    @classmethod
+    def around(cls, network: CHGNet, name: str, device: torch.device) -> CHGNetModel:
+        """The same engine with this network's weights."""
+        model = cls.__new__(cls)
+        model._adopt(network.eval().requires_grad_(False), name, device)
+        return model
+
+    def _adopt(self, network: CHGNet, name: str, device: torch.device) -> None:
+        self.device = device
+        self._network = network
+        arguments = network.model_args
         self._cutoffs = {
             "atom_cutoff_ang": float(arguments["atom_graph_cutoff"]),
             "bond_cutoff_ang": float(arguments["bond_graph_cutoff"]),
@@ -128,7 +138,7 @@ class CHGNetModel:
         state = self._network.state_dict()
         self._references_ev = state["composition_model.fc.weight"].double().numpy().reshape(-1)
         self.identity = Identity(
-            name=f"chgnet-{version}",
+            name=name,
             weights_sha256=state_sha256(state),
             settings={
                 "engine": ENGINE,

@@ -19,12 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
-from harness.models.chgnet.forward import Weights
 from harness.models.chgnet.graph import Graph, build_graph
 from harness.models.chgnet.model import CHGNetModel
-from harness.models.chgnet.weights import state_sha256
 from harness.models.packing import packed
-from harness.models.protocol import Identity
 from harness.models.training.heads import mean_per_row
 
 if TYPE_CHECKING:
@@ -35,22 +32,6 @@ if TYPE_CHECKING:
 STARTS = ("pretrained", "new-last-layer", "shuffled", "random")
 # Directed edges, an angle as 1.3 of them: chgnet's modules keep about 30 kB of each for a gradient.
 _WORK_PER_PIECE = {"cpu": 20_000, "cuda": 1_000_000}
-
-
-class _Variant(CHGNetModel):
-    """CHGNet's architecture and engine with other weights."""
-
-    def __init__(self, model: CHGNetModel, network: CHGNet, name: str) -> None:
-        self.device = model.device
-        self._network = network.eval().requires_grad_(False)
-        self._cutoffs = model._cutoffs
-        self._weights = Weights.of(network, self.device)
-        self._references_ev = model._references_ev
-        self.identity = Identity(
-            name=name,
-            weights_sha256=state_sha256(network.state_dict()),
-            settings=model.identity.settings,
-        )
 
 
 def variant(model: CHGNetModel, start: str, seed: int) -> CHGNetModel:
@@ -84,7 +65,8 @@ def variant(model: CHGNetModel, start: str, seed: int) -> CHGNetModel:
                 if not name.startswith("composition_model"):
                     order = torch.randperm(parameter.numel(), generator=generator)
                     parameter.copy_(parameter.reshape(-1)[order].reshape(parameter.shape))
-    return _Variant(model, network, f"{model.identity.name} ({start}, seed {seed})")
+    name = f"{model.identity.name} ({start}, seed {seed})"
+    return CHGNetModel.around(network, name, model.device)
 
 
 def tensors_of(model: CHGNetModel) -> dict[str, Tensor]:
