@@ -25,6 +25,7 @@ from harness.models.chgnet import model as engine  # noqa: E402
 from harness.models.chgnet.graph import build_graph  # noqa: E402
 from harness.models.chgnet.messages import all_messages, distinct_messages  # noqa: E402
 from harness.models.chgnet.model import CHGNetModel  # noqa: E402
+from harness.models.chgnet.original import predict_original  # noqa: E402
 from harness.models.chgnet.weights import read_chgnet, state_sha256  # noqa: E402
 from harness.models.protocol import Model  # noqa: E402
 
@@ -118,39 +119,26 @@ def test_energies_are_those_of_chgnets_predict_structure(
     np.testing.assert_allclose(ours, expected, rtol=0, atol=bound_ev_per_atom)
 
 
-def in_float64(network: Any, crystals: Crystals) -> list[dict[str, Any]]:
-    """chgnet's own forward and backward pass on its own graphs, every number in float64."""
-    results = []
-    for row in range(len(crystals)):
-        structure = crystals.structure(row)
-        graph = network.graph_converter(structure)
-        graph.lattice = torch.tensor(structure.lattice.matrix.copy(), requires_grad=True)
-        graph.atom_frac_coord = torch.tensor(structure.frac_coords, requires_grad=True)
-        graph.neighbor_image = graph.neighbor_image.double()
-        results.append(network.predict_graph(graph))
-    return results
-
-
 @pytest.mark.parametrize("version", VERSIONS)
-def test_forces_stress_and_moments_are_those_of_chgnet_in_float64(
-    version: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_everything_is_that_of_chgnet_in_float64(version: str) -> None:
     """Float64, since chgnet's own float32 scatters: 4e-4 eV/Å at the worst of 60 real crystals."""
-    monkeypatch.setattr("chgnet.model.model.TORCH_DTYPE", torch.float64)
-    network = read_chgnet(version).double()
-    network.composition_model = None  # makes float32 whatever it is given
-    expected = in_float64(network, CRYSTALS)
-    subject = chgnet.load(version, "cpu")
-    found = subject.predict(CRYSTALS, ALL)
-    assert found.forces is not None
-    assert found.stress is not None
-    assert found.magmoms is not None
-    without_references = found.energy - subject.composition_energies(CRYSTALS)
-    for row, reference in enumerate(expected):
-        assert abs(without_references[row] - reference["e"]) < 2e-6
-        np.testing.assert_allclose(found.forces[row], reference["f"], rtol=0, atol=2e-5)
-        np.testing.assert_allclose(found.stress[row], reference["s"], rtol=0, atol=2e-4)
-        np.testing.assert_allclose(found.magmoms[row], reference["m"], rtol=0, atol=1e-5)
+    expected = predict_original(version, CRYSTALS, "float64")
+    found = chgnet.load(version, "cpu").predict(CRYSTALS, ALL)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found.stress, expected.stress, rtol=0, atol=2e-4)
+    for name, atol in (("forces", 2e-5), ("magmoms", 1e-5)):
+        for mine, theirs in zip(getattr(found, name), getattr(expected, name), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=atol)
+
+
+def test_the_yardstick_leaves_chgnet_as_it_was() -> None:
+    first, _, third = (
+        predict_original("0.3.0", CRYSTALS[:2], precision)
+        for precision in ("float32", "float64", "float32")
+    )
+    np.testing.assert_array_equal(first.energy, third.energy)
+    with pytest.raises(ConfigError, match="float16"):
+        predict_original("0.3.0", CRYSTALS[:2], "float16")
 
 
 def test_forces_stress_and_moments_are_those_of_chgnets_predict_structure(
