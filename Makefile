@@ -2,7 +2,7 @@
 # make test    the harness's own tests
 # make nightly all five folds, strict
 # make lint    ruff and mypy
-# make bench   speed, side by side with chgnet
+# make bench   speed, side by side with chgnet, on little input; docs/performance.md has the record
 # make clean   remove what the above made here (not the cache of predictions)
 #
 # Each creates .venv with pinned versions if it is not there. PYTHON=python3.12 chooses another
