@@ -8,7 +8,7 @@ with its reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,24 @@ from harness.claims import Claim, Measurement, Verdict
 from harness.errors import DataError
 
 SCHEMA = 1
+
+# The order in which a report tells its story: by the first word of the claim's id. Others follow.
+FAMILIES = (
+    "zero-shot",
+    "baseline",
+    "leaderboard",
+    "record",
+    "head-only",
+    "fine-tune",
+    "lever",
+    "ensemble",
+    "softening",
+    "magnitudes",
+    "relax",
+    "chgnet",
+    "mattersim",
+    "physics",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +186,12 @@ class Evidence:
             )
         values = {name: value for name, value in record.items() if name in known}
         return cls(**{**values, "verdict": Verdict(record["verdict"])})
+
+
+def in_reading_order(evidence: Iterable[Evidence]) -> list[Evidence]:
+    """Family by family as in FAMILIES; within one in the order in which they were measured."""
+    place = {family: i for i, family in enumerate(FAMILIES)}
+    return sorted(evidence, key=lambda e: place.get(e.id.split(".")[0], len(place)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -228,12 +229,26 @@ def test_dimers_that_are_not_as_described_are_refused(tmp_path, pair, change, sa
 
 
 @pytest.mark.parametrize("name", FRAME_SETS)
-def test_an_absent_set_says_where_it_is_published(name):
+def test_an_absent_set_says_where_it_is_published(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     with pytest.raises(NotAvailable, match=r"published by (materialsvirtuallab|microsoft)/"):
         load_frames(name)
 
 
-def test_absent_dimers_say_where_they_are_published_and_unknown_sets_are_refused():
+def test_without_a_folder_of_data_all_sets_give_one_reason(monkeypatch):
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    reasons = set()
+    for load in (*(partial(load_frames, name) for name in FRAME_SETS), load_dimers):
+        with pytest.raises(NotAvailable, match=r"docs/data\.md") as raised:
+            load()
+        reasons.add(str(raised.value))
+    assert len(reasons) == 1
+
+
+def test_absent_dimers_say_where_they_are_published_and_unknown_sets_are_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     with pytest.raises(NotAvailable, match="janosh/matbench-discovery"):
         load_dimers()
     with pytest.raises(ConfigError, match="known: mlearn-Si"):

@@ -223,8 +223,15 @@ def test_the_verdict_table_keeps_the_order_of_the_session(tmp_path):
     found = tuple(reversed(every_verdict()))
     text = Reader(page_of(session(*found), tmp_path)).text
     table = text[text.index("Against the bound") :]
-    places = [table.index(e.id) for e in found if not e.control]
+    claims = [e for e in found if not e.control]
+    measured = [e for e in claims if e.verdict != Verdict.NOT_RUN]
+    after = [e for e in claims if e.verdict == Verdict.NOT_RUN]  # with their reasons
+    assert measured
+    assert after
+    places = [table.index(e.id) for e in [*measured, *after]]
     assert places == sorted(places)
+    for one in after:
+        assert one.reason in table
 
 
 def test_the_page_needs_nothing_from_anywhere(tmp_path):

@@ -34,7 +34,7 @@ import numpy as np
 from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS, SYMBOLS
 from harness.data.official_layout import crystals_from_json
-from harness.data.paths import require_shared_data_file, sha256_of
+from harness.data.paths import require_shared_data_file, sha256_of, shared_data_dir
 from harness.errors import ConfigError, DataError, NotAvailable
 
 GPA_PER_EV_PER_ANG3 = 160.2176634  # CODATA: e in units of 1e-21 C
@@ -182,6 +182,11 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
 
 
 def _require(file: str, source: str) -> Path:
+    if shared_data_dir() is None:  # one reason for all sets
+        raise NotAvailable(
+            "it needs published frames, which are not part of the project. Put them in a folder "
+            "and name it in HARNESS_DATA; docs/data.md says which files, and who publishes them"
+        )
     try:
         return require_shared_data_file(file)
     except NotAvailable as error:

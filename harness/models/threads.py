@@ -1,9 +1,14 @@
-"""How many threads torch computes on while something is trained."""
+"""How many threads torch computes on, in training and beside other work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -22,3 +27,27 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def each_on_one_thread(
+    function: Callable[[Task], Result], tasks: Sequence[Task]
+) -> Iterator[Result]:
+    """Results in the order of the tasks, as many at a time as torch has threads, each on one.
+
+    What a task gives does not depend on the number of cores, nor on what runs beside it.
+    """
+    import torch
+
+    n_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and set_num_threads
+    if min(n_threads, len(tasks)) < 2:
+        with one_thread():
+            yield from map(function, tasks)
+        return
+    pool = ThreadPoolExecutor(
+        min(n_threads, len(tasks)), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        yield from pool.map(function, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)  # for threads yet to start; this one kept its own

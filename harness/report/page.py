@@ -206,14 +206,17 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
     controls = [s for section in sections for s in section.controls]
     by_record = {id(s.record): s for section in sections for s in section.cases}
     info = _UNSAID | session.session
+    claims = [r for r in session.claims if not r.control]
+    measured = [r for r in claims if r.verdict != Verdict.NOT_RUN]
     return {
         "session": info,
         "took": duration(float(info["seconds"])),
         "started": _instant(str(info["started"])),
-        "rows": [by_record[id(r)] for r in session.claims if not r.control],
+        "rows": [by_record[id(r)] for r in measured],
+        "not_run": _not_run(by_record[id(r)] for r in claims if r.verdict == Verdict.NOT_RUN),
         "sections": sections,
         "home": {s.anchor: section for section in sections for s in section.cases},
-        "tally": dict(_tally(r for r in session.claims if not r.control)),
+        "tally": dict(_tally(claims)),
         "verdicts": list(Verdict),
         "controls_caught": [c for c in controls if c.ran and c.caught],
         "controls_missed": [c for c in controls if c.ran and not c.caught],
@@ -229,6 +232,14 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
             if isinstance(info.get(key), Mapping) and info[key]
         ],
     }
+
+
+def _not_run(shown: Iterable[_Shown]) -> list[tuple[str, list[_Shown]]]:
+    """Claims that were not run, by their reason."""
+    because: dict[str, list[_Shown]] = {}
+    for one in shown:
+        because.setdefault(one.record.reason, []).append(one)
+    return list(because.items())
 
 
 def _section(id: str, shown: Sequence[_Shown], anchors: dict[str, str]) -> _Section:
@@ -252,6 +263,10 @@ def _section(id: str, shown: Sequence[_Shown], anchors: dict[str, str]) -> _Sect
     )
 
 
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:].removesuffix('.')}." if words else ""
+
+
 def _tally(records: Iterable[Evidence]) -> list[tuple[Verdict, int]]:
     """Verdicts with their counts, in the order of `Verdict`, absent ones left out."""
     found = [record.verdict for record in records]
@@ -260,7 +275,7 @@ def _tally(records: Iterable[Evidence]) -> list[tuple[Verdict, int]]:
 
 def _notices(info: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a reader must know before any number: (headline, explanation)."""
-    dataset, reason = str(info["dataset"]), str(info["dataset_reason"])
+    dataset, reason = str(info["dataset"]), _sentence(str(info["dataset_reason"]))
     found = []
     if dataset == "embedded":
         found.append(

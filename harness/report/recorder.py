@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.evidence import Evidence, Session
+from harness.evidence import Evidence, Session, in_reading_order
 from harness.report.environment import machine, versions
 from harness.report.verdicts import Documented
 
@@ -72,7 +72,7 @@ class Recorder:
                 "versions": versions(),
                 **self.notes,
             },
-            claims=tuple(self.evidence),
+            claims=tuple(in_reading_order(self.evidence)),
             errors=tuple(self.errors),
         )
         session.save(self.folder)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from harness.claims import Verdict
-from harness.evidence import Evidence
+from harness.evidence import Evidence, in_reading_order
 from harness.report.verdicts import Documented
 
 COLOURS = {
@@ -15,18 +16,24 @@ COLOURS = {
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.NOT_RUN: "yellow",
 }
+INDENT = "    "
 HEADINGS = ("claim", "observed", "95 % interval", "bound", "verdict", "coverage")
 
 
 def verdict_table(
     evidence: Sequence[Evidence], documented: Documented
 ) -> Iterator[tuple[str, str]]:
-    """Lines and their colours: the claims, the reasons, then how the controls fared."""
+    """Lines and their colours: what was measured, the reasons, how the controls fared.
+
+    Claims that were not run stand with their reason only, unless another verdict is documented.
+    """
+    evidence = in_reading_order(evidence)
     claims = [e for e in evidence if not e.control]
-    rows = [_cells(e, documented) for e in claims]
+    shown = [e for e in claims if e.verdict != Verdict.NOT_RUN or _differs(e, documented)]
+    rows = [_cells(e, documented) for e in shown]
     widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
     yield _line(HEADINGS, widths), ""
-    for found, cells in zip(claims, rows, strict=True):
+    for found, cells in zip(shown, rows, strict=True):
         yield _line(cells, widths), COLOURS[found.verdict]
     because: dict[tuple[Verdict, str], list[str]] = {}
     for found in claims:
@@ -34,7 +41,10 @@ def verdict_table(
             because.setdefault((found.verdict, found.reason), []).append(found.key)
     for (verdict, reason), keys in because.items():
         yield f"{verdict}: {reason}", COLOURS[verdict]
-        yield f"    {', '.join(keys)}", ""
+        yield (
+            textwrap.fill(", ".join(keys), 110, initial_indent=INDENT, subsequent_indent=INDENT),
+            "",
+        )
     controls = [e for e in evidence if e.control]
     ran = [e for e in controls if e.verdict != Verdict.NOT_RUN]
     caught = [e for e in ran if e.refuted or e.placeholder]
@@ -47,11 +57,15 @@ def verdict_table(
             yield f"  NOT CAUGHT {found.fault!r}: {found}", "red"
 
 
-def _cells(found: Evidence, documented: Documented) -> tuple[str, ...]:
+def _differs(found: Evidence, documented: Documented) -> bool:
     known = documented.get(found.key)
+    return known is not None and known.verdict != found.verdict
+
+
+def _cells(found: Evidence, documented: Documented) -> tuple[str, ...]:
     verdict = str(found.verdict)
-    if known is not None and known.verdict != found.verdict:
-        verdict += f" (documented: {known.verdict})"
+    if _differs(found, documented):
+        verdict += f" (documented: {documented[found.key].verdict})"
     if found.observed is None:
         return (found.key, "", "", found.bound_text, verdict, "")
     scored, of = found.coverage["scored"], found.coverage["of"]
