@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.data import auto_choice, cache_dir, load_dataset
+from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, HarnessError, NotAvailable
-from harness.models import DEVICES, MODELS, load_model
+from harness.models import ASE, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
 from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
@@ -34,6 +35,7 @@ pytest_plugins = ["harness.report.plugin"]
 
 CHECKS = Path(__file__).parent / "checks"
 DEFAULT_MODEL = "chgnet-0.3.0"
+REFERENCE = pytest.StashKey[Geometries]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME",
-        help=f"model under test: {', '.join(MODELS)} (default: %(default)s)",
+        help=f"model under test: {', '.join(MODELS)}, or any ASE calculator as {ASE} "
+        "(default: %(default)s; docs/models.md)",
     )
     group.addoption(
         "--device",
@@ -69,16 +72,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="score at most N rows a fold, drawn with a fixed seed (default: all)",
     )
+    group.addoption(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="relaxed crystals of your own to compare relaxations with: POSCAR, CIF, vasprun.xml "
+        "or extended XYZ (default: the project's own DFT only)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Wrong values fail before any work; recording starts if checks will run."""
     name, sample = config.getoption("--model"), config.getoption("--sample")
-    if name not in MODELS:
-        raise pytest.UsageError(
-            f"--model={name} is unknown; known: {', '.join(MODELS)}. "
-            "To add one, write an adapter in harness/models/."
-        )
+    try:
+        check_name(name)
+    except ConfigError as error:
+        raise pytest.UsageError(f"--model: {error}") from None
     if sample is not None and sample < 100:
         raise pytest.UsageError(
             f"--sample={sample}: give at least 100 rows, or no interval is narrow"
@@ -86,8 +95,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if not _runs_checks(config):
         return
     try:
+        if (reference := config.getoption("--reference")) is not None:
+            config.stash[REFERENCE] = read_reference(reference)
         dataset, reason = auto_choice(config.getoption("--dataset"))
         asked = config.getoption("--device")
+        if not config.option.collectonly:
+            with suppress(NotAvailable):  # then checks that need the model are `not run`
+                check_name(name, resolve=True)
         device = asked if config.option.collectonly else _device(asked)  # which needs torch
         documented = (
             {}
@@ -156,6 +170,14 @@ def peers() -> PeerPredictions:
     from harness.data import load_peer_predictions
 
     return load_peer_predictions()
+
+
+@pytest.fixture(scope="session")
+def own_reference(request: pytest.FixtureRequest) -> Geometries:
+    """The relaxed crystals of `--reference`."""
+    if REFERENCE not in request.config.stash:
+        raise NotAvailable("no crystals of your own were given: name their file with --reference")
+    return request.config.stash[REFERENCE]
 
 
 @pytest.fixture(scope="session")

@@ -67,14 +67,14 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from harness.data import auto_choice, available
-    from harness.models import MODELS
+    from harness.models import weights
     from harness.report.environment import machine, versions
 
     for title, lines in (
         ("machine", {**machine(), "device": _device()}),
         ("packages", versions()),
         ("data", available()),
-        ("models", dict.fromkeys(MODELS, "weights come with the chgnet package")),
+        ("models", weights()),
     ):
         print(title)
         width = max(map(len, lines))

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.data.crystals import Crystals
 from harness.errors import ModelError
+from harness.models.cards import UNITS, Card
 from harness.models.protocol import Identity, Prediction
 
 
@@ -20,6 +21,7 @@ class SumOfNumbers:
     def __init__(self, *, weights: str = "a" * 64, batch_rows: int = 3) -> None:
         self.identity = Identity(name="sum-of-numbers", weights_sha256=weights)
         self.elements = frozenset(range(1, 119))
+        self.card = Card(elements=self.elements, properties=tuple(UNITS))
         self.batch_rows = batch_rows
         self.asked: list[int] = []  # rows of each call of predict
         self.die_after: int | None = None  # raise in the call after so many

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.execute import Execute
-from harness.models import MODELS, load_model
+from harness.models import check_name, load_model
 from harness.models.protocol import Identity, Prediction
 
 if TYPE_CHECKING:
@@ -83,10 +83,7 @@ def executor(address: str, *, device: str, workers: int | None = None) -> Execut
         properties: Sequence[str] = ("energy",),
     ) -> Iterator[Prediction]:
         name = model.identity.name
-        if name not in MODELS:
-            raise ConfigError(
-                f"{name} is not a model that workers can load by name: {list(MODELS)}"
-            )
+        check_name(name)  # workers load it by name
         if name not in actors:
             remote = ray.remote(_Worker).options(max_restarts=3, max_task_retries=3, **each)
             actors[name] = [remote.remote(name, device) for _ in range(count)]

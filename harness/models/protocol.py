@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.data.crystals import Crystals
+    from harness.models.cards import Card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,12 @@ class Model(Protocol):
 
     @property
     def elements(self) -> frozenset[int]:
-        """Atomic numbers the model claims to know."""
+        """Atomic numbers the model claims to know; all of them where it declares none."""
+        ...
+
+    @property
+    def card(self) -> Card:
+        """What the model declares: elements, theory, training set, energies, properties."""
         ...
 
     def plan(self, crystals: Crystals) -> list[np.ndarray]:

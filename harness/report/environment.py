@@ -17,19 +17,22 @@ PACKAGES = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "ase",
     "pytest",
     "hypothesis",
 )
+OPTIONAL = ("sevenn", "mattersim", "e3nn", "ray")  # named where they are installed
 
 
 @functools.cache
 def _versions() -> tuple[tuple[str, str], ...]:
     found = [("python", platform.python_version())]
-    for package in ("mlip-claims", *PACKAGES):
+    for package in ("mlip-claims", *PACKAGES, *OPTIONAL):
         try:
             found.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            found.append((package, "absent"))
+            if package not in OPTIONAL:
+                found.append((package, "absent"))
     return tuple(found)
 
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models.cards import Card
+from harness.models.chgnet.card import card_of
 from harness.models.chgnet.forward import (
     TensorGraph,
     Weights,
@@ -30,6 +32,7 @@ from harness.models.chgnet.messages import MessageGraph, all_messages, distinct_
 from harness.models.chgnet.weights import read_chgnet, state_sha256
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
+from harness.models.threads import each_on_one_thread
 
 if TYPE_CHECKING:
     from chgnet.model import CHGNet
@@ -148,6 +151,11 @@ class CHGNetModel:
                 **{name: f"{cutoff:g}" for name, cutoff in self._cutoffs.items()},
             },
         )
+
+    @property
+    def card(self) -> Card:
+        """What its authors say of this version."""
+        return card_of(self.identity.name)
 
     def __repr__(self) -> str:
         return f"CHGNetModel({self.identity.name!r} on {self.device})"
@@ -296,21 +304,7 @@ class CHGNetModel:
             task, found = self._task(crystals, rows, wanted)
             return ([] if task is None else [self._compute(task, wanted)]), found
 
-        n_threads = torch.get_num_threads()  # follows OMP_NUM_THREADS and set_num_threads
-        if min(n_threads, len(tasks)) < 2:
-            yield from map(run, tasks)
-            return
-        pool = ThreadPoolExecutor(
-            min(n_threads, len(tasks)),
-            thread_name_prefix="chgnet",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
-        try:
-            yield from pool.map(run, tasks)
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(n_threads)  # for threads yet to start; this one kept its own
+        yield from each_on_one_thread(run, tasks)
 
     def _outcomes_cuda(
         self, crystals: Crystals, tasks: list[np.ndarray], wanted: _Wanted
