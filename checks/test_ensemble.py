@@ -86,7 +86,7 @@ def ensembles(composition, model, fold, store, zero_shot, settings, progress):
 
 @pytest.fixture(scope="module")
 def on_record(composition, fold, fold_number, request, tmp_path_factory):
-    """The composition ensemble in matbench's format, and the folds that went into it."""
+    """The composition ensemble written with matbench and read back, and what went into it."""
     if fold.dataset.index is None:
         raise NotAvailable(
             f"{fold.dataset.name} is no part of matbench; a record needs its rows: python -m "
@@ -95,7 +95,7 @@ def on_record(composition, fold, fold_number, request, tmp_path_factory):
     targets = request.getfixturevalue("targets")
     folds = record.complete(targets, {fold_number: composition.mean})
     path = tmp_path_factory.mktemp("record") / "results.json"
-    return record.write(targets, folds, path), folds
+    return record.read(record.write(targets, folds, path)), folds
 
 
 @pytest.fixture(scope="module")
@@ -134,9 +134,8 @@ def test_the_mean_is_nowhere_worse_than_its_members(
 ):
     result = ensembles(subject.removesuffix("-on-record"))
     if subject == "composition-on-record":
-        path, _ = request.getfixturevalue("on_record")
-        column = ensemble.recorded_column(path, fold_number, like=result.mean)
-        result = replace(result, mean=column)
+        recorded, _ = request.getfixturevalue("on_record")
+        result = replace(result, mean=recorded.column(fold_number, like=result.mean))
     assert evidence(result.excess()).held
 
 
@@ -167,18 +166,15 @@ def test_an_average_of_transformed_energies_is_noticed(composition, evidence):
     bound=below(1, "values", reason="not one row or score may differ"),
 )
 def test_the_ensemble_is_recorded_as_a_model(on_record, evidence):
-    path, folds = on_record
-    assert evidence(record.read_back(path, ran=folds)).held
+    recorded, folds = on_record
+    assert evidence(recorded.compare(ran=folds)).held
 
 
 @pytest.mark.control(of="ensemble.recorded", fault="one member recorded under the ensemble's name")
-def test_an_ensemble_that_was_never_built_is_noticed(
-    on_record, composition, targets, fold_number, tmp_path, evidence
-):
-    _, folds = on_record
-    single = replace(composition.members[0], model=composition.mean.model)
-    path = record.write(targets, {**folds, fold_number: single}, tmp_path / "results.json")
-    assert evidence(record.read_back(path, ran=folds)).refuted
+def test_an_ensemble_that_was_never_built_is_noticed(on_record, composition, fold_number, evidence):
+    recorded, folds = on_record
+    single = recorded.with_fold(fold_number, predicted=composition.members[0])
+    assert evidence(single.compare(ran=folds)).refuted
 
 
 # --- the members differ, and their mean is better for it

@@ -17,6 +17,13 @@ def folds(targets, fold_number, store, progress):
     return record.complete(targets, {fold_number: scored})
 
 
+@pytest.fixture(scope="module")
+def recorded(targets, folds, tmp_path_factory):
+    """The same, written with matbench and read back from the file."""
+    path = tmp_path_factory.mktemp("record") / "results.json"
+    return record.read(record.write(targets, folds, path))
+
+
 @pytest.mark.claim(
     id="record.round-trip",
     statement="Predictions recorded with matbench, saved and reloaded are the labelled subject's, "
@@ -24,25 +31,23 @@ def folds(targets, fold_number, store, progress):
     basis="records that name a model which never ran have been met",
     bound=below(1, "values", reason="not one row or score may differ"),
 )
-def test_a_record_survives_the_round_trip(targets, folds, tmp_path, evidence):
-    path = record.write(targets, folds, tmp_path / "results.json")
-    assert evidence(record.read_back(path, ran=folds)).held
+def test_a_record_survives_the_round_trip(recorded, folds, evidence):
+    assert evidence(recorded.compare(ran=folds)).held
 
 
 @pytest.mark.control(of="record.round-trip", fault="labelled with a model that did not run")
-def test_a_false_label_is_noticed(targets, folds, fold_number, tmp_path, evidence):
-    claimed = folds[fold_number].with_predictions(lambda e: e, model="chgnet-0.3.0")
-    path = record.write(targets, {**folds, fold_number: claimed}, tmp_path / "results.json")
-    assert evidence(record.read_back(path, ran=folds)).refuted
+def test_a_false_label_is_noticed(recorded, folds, fold_number, evidence):
+    claimed = recorded.with_fold(fold_number, label="chgnet-0.3.0")
+    assert evidence(claimed.compare(ran=folds)).refuted
 
 
 @pytest.mark.control(of="record.round-trip", fault="one prediction of 132,752 altered by 1e-6 eV")
-def test_one_altered_prediction_is_noticed(targets, folds, fold_number, tmp_path, evidence):
+def test_one_altered_prediction_is_noticed(recorded, folds, fold_number, evidence):
     def nudge_the_first(energies):
         energies[0] += 1e-6
         return energies
 
     honest = folds[fold_number]
     altered = honest.with_predictions(nudge_the_first, model=honest.model)
-    path = record.write(targets, {**folds, fold_number: altered}, tmp_path / "results.json")
-    assert evidence(record.read_back(path, ran=folds)).refuted
+    nudged = recorded.with_fold(fold_number, predicted=altered)
+    assert evidence(nudged.compare(ran=folds)).refuted

@@ -142,24 +142,6 @@ def test_members_about_different_rows_are_refused():
         ensemble.run([one, replace(other, reference_ev_per_atom=np.ones(len(other)))])
 
 
-def test_a_recorded_column_comes_back_under_its_label(tmp_path):
-    (one,) = noisy(1, n=5)
-    values = [round(0.1 * i, 1) for i in range(5)]
-    data = dict(zip(reversed(one.ids.tolist()), values, strict=True))
-    record = {"results": {"fold_2": {"parameters": {"model": "a mean"}, "data": data}}}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps(record))
-    column = ensemble.recorded_column(path, 2, one)
-    assert column.model == "a mean"
-    np.testing.assert_array_equal(column.predicted_ev_per_atom, values[::-1])
-    for fold, like in ((1, one), (2, scored(np.zeros(6)))):
-        with pytest.raises(DataError, match="Record it again"):
-            ensemble.recorded_column(path, fold, like)
-    path.write_text("{")
-    with pytest.raises(DataError, match="not a matbench record"):
-        ensemble.recorded_column(path, 2, one)
-
-
 def test_the_gain_is_drawn_with_every_choice_of_members():
     maes = [size.maes_ev_per_atom for size in ensemble.run(noisy(3)).by_size()]
     figure = ensemble_gain(maes, window=(0.001, 0.003))

@@ -163,25 +163,45 @@ def one_fold(official):
 def test_a_record_is_read_back_as_it_was_written(official, one_fold, tmp_path):
     folds = record.complete(official, {0: one_fold})
     path = record.write(official, folds, tmp_path / "results.json")
-    measured = record.read_back(path, ran=folds)
+    recorded = record.read(path)
+    measured = recorded.compare(ran=folds)
     assert measured.interval.estimate == 0
     assert measured.details["labels"]["fold 0"] == "a model"
     assert measured.details["labels"]["fold 1"] == "mean of the training targets"
     first = measured.details["scores"][0]
     assert (first["fold"], first["score"]) == ("0", "mae")
     assert first["matbench_ev_per_atom"] == pytest.approx(0.1)
+    column = recorded.column(0, like=one_fold)
+    assert column.model == "a model"
+    np.testing.assert_array_equal(column.predicted_ev_per_atom, one_fold.predicted_ev_per_atom)
+    with pytest.raises(DataError, match="Record it again"):
+        recorded.column(1, like=one_fold)
 
 
 def test_a_false_label_and_an_altered_row_are_counted(official, one_fold, tmp_path):
     folds = record.complete(official, {0: one_fold})
     path = record.write(official, folds, tmp_path / "results.json")
     renamed = {**folds, 0: one_fold.with_predictions(lambda e: e, model="another")}
-    assert record.read_back(path, ran=renamed).interval.estimate == 26_551
+    recorded = record.read(path)
+    assert recorded.compare(ran=renamed).interval.estimate == 26_551
+    claimed = recorded.with_fold(0, label="another")
+    assert claimed.compare(ran=folds).interval.estimate == 26_551
+    half = recorded.with_fold(0, predicted=one_fold.on(one_fold.ids[:20_000]))
+    assert half.compare(ran=folds).interval.estimate == 6_551
     stored = json.loads(path.read_text())
     key = next(iter(stored["results"]["fold_0"]["data"]))
     stored["results"]["fold_0"]["data"][key] += 1e-6
     path.write_text(json.dumps(stored))
-    assert record.read_back(path, ran=folds).interval.estimate >= 1
+    assert record.read(path).compare(ran=folds).interval.estimate >= 1
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
+def test_a_file_that_is_no_record_is_refused(content, tmp_path):
+    pytest.importorskip("matbench")
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match="not a matbench record"):
+        record.read(path)
 
 
 def test_half_a_fold_is_not_recorded(official, one_fold, tmp_path):

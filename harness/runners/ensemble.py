@@ -1,6 +1,6 @@
 """Average several subjects of one kind and measure what the average is worth.
 
-Public: EnsembleResult, run, recorded_column. Members are predictions of the same rows against the
+Public: EnsembleResult, run. Members are predictions of the same rows against the
 same references; their mean is a subject like any other, with its own name, and can be recorded.
 
 Two kinds of statement must be kept apart. That the mean is on no row worse than its members on
@@ -10,11 +10,9 @@ about the members. How much better the mean is says how far they differ, which i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -197,21 +195,3 @@ def run(members: Sequence[Scored], *, name: str | None = None) -> EnsembleResult
     checked = EnsembleResult(members=tuple(members), mean=mean)  # rows agree before they are added
     column = np.mean([member.predicted_ev_per_atom for member in members], axis=0)
     return replace(checked, mean=replace(mean, predicted_ev_per_atom=column))
-
-
-def recorded_column(path: Path, fold_number: int, like: Scored) -> Scored:
-    """What a matbench record holds for one fold, on the rows and beside the references of ``like``.
-
-    Raises:
-        DataError: it is no matbench record, or lacks the fold or one of the rows.
-    """
-    try:
-        fold = json.loads(path.read_text(encoding="utf-8"))["results"][f"fold_{fold_number}"]
-        label, by_id = fold["parameters"]["model"], fold["data"]
-        predicted = np.array([by_id[i] for i in like.ids.tolist()], dtype=np.float64)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path} is not a matbench record of fold {fold_number} with all {len(like)} rows "
-            f"({type(error).__name__}: {error}). Record it again."
-        ) from None
-    return replace(like, model=str(label), predicted_ev_per_atom=predicted)

@@ -1,16 +1,16 @@
 """Record predictions in matbench's own format, read them back, and see whether they are the same.
 
-Public: complete, write, read_back. A record says of each fold which subject predicted it; reading
-back compares label and values with what really ran, so a label of a model that did not is found.
+Public: complete, write, read, Record. A record says of each fold which subject predicted it;
+comparing what is read back with what really ran finds a label of a model that did not.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,62 +81,134 @@ def write(targets: Dataset, folds: Mapping[int, Scored], path: Path) -> Path:
     return path
 
 
-def read_back(path: Path, ran: Mapping[int, Scored]) -> Measurement:
-    """How many recorded values are not what the labelled subject predicted.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RecordedFold:
+    """What a record says of one fold."""
 
-    Counts rows whose recorded prediction differs from that of the subject the label names (all of
-    them if that subject did not run), and scores that differ from ours by more than 1e-9.
+    label: str  # the subject it names
+    predicted_ev_per_atom: Mapping[str, float]  # row -> prediction
+    scores_ev_per_atom: Mapping[str, float]  # mae, rmse, max_error, as matbench computed them
 
-    Args:
-        path: a matbench record.
-        ran: fold -> the subject that really ran there, and what it predicted.
-    """
-    wrong_rows = wrong_scores = n = 0
-    compared: list[dict[str, object]] = []
-    labels = {}
-    with _matbench() as task_class:
-        task = task_class.from_file(str(path))
-    for number, scored in ran.items():
-        results = task.results[task.folds_map[number]]
-        label = results.parameters["model"]
-        labels[f"fold {number}"] = label
-        n += len(results.data)
-        if label != scored.model:
-            wrong_rows += len(results.data)
-            continue
-        for row_id, predicted in zip(
-            scored.ids.tolist(), scored.predicted_ev_per_atom, strict=True
-        ):
-            # .get with nan: a row that was never recorded differs from anything
-            difference = abs(results.data.get(row_id, np.nan) - predicted)
-            wrong_rows += not difference <= TOLERANCE_EV_PER_ATOM
-        error = scored.error_ev_per_atom
-        ours = {
-            "mae": float(np.abs(error).mean()),
-            "rmse": float(np.sqrt((error**2).mean())),
-            "max_error": float(np.abs(error).max()),
-        }
-        for name, value in ours.items():
-            wrong_scores += not abs(results.scores[name] - value) <= TOLERANCE_EV_PER_ATOM
-            compared.append(
-                {
-                    "fold": str(number),
-                    "score": name,
-                    "ours_ev_per_atom": value,
-                    "matbench_ev_per_atom": results.scores[name],
-                }
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Record:
+    """A matbench record, read back from its file."""
+
+    folds: Mapping[int, RecordedFold]
+
+    def with_fold(
+        self, number: int, *, label: str | None = None, predicted: Scored | None = None
+    ) -> Record:
+        """Another label or other predictions in one fold: how controls plant a fault."""
+        fold = self.folds[number]
+        if label is not None:
+            fold = replace(fold, label=label)
+        if predicted is not None:
+            values = predicted.predicted_ev_per_atom.tolist()
+            by_id = dict(zip(predicted.ids.tolist(), values, strict=True))
+            fold = replace(fold, predicted_ev_per_atom=by_id)
+        return replace(self, folds={**self.folds, number: fold})
+
+    def column(self, number: int, like: Scored) -> Scored:
+        """What it holds for one fold, on the rows and beside the references of ``like``.
+
+        Raises:
+            DataError: the record lacks the fold or one of the rows.
+        """
+        fold = self.folds.get(number)
+        values = fold.predicted_ev_per_atom if fold else {}
+        absent = [row for row in like.ids.tolist() if row not in values]
+        if fold is None or absent:
+            raise DataError(
+                f"the record has {len(values)} rows of fold {number}, and {len(absent)} of the "
+                f"{len(like)} asked for are not among them. Record it again."
             )
-    some = ran[min(ran)]
-    return Measurement(
-        quantity="recorded values that are not the labelled subject's",
-        interval=Interval.exact(float(wrong_rows + wrong_scores), n=n),
-        scored=n,
-        of=n,
-        dataset=some.dataset,
-        model=some.model,
-        inputs=some.inputs,
-        details={"labels": labels, "scores": compared, "wrong_rows": wrong_rows},
-    )
+        predicted = np.array([values[row] for row in like.ids.tolist()], dtype=np.float64)
+        return replace(like, model=fold.label, predicted_ev_per_atom=predicted)
+
+    def compare(self, ran: Mapping[int, Scored]) -> Measurement:
+        """How many recorded values are not what the labelled subject predicted.
+
+        Counts rows whose recorded prediction differs from that of the subject the label names (all
+        of them if that subject did not run), and scores that differ from ours by more than 1e-9.
+
+        Args:
+            ran: fold -> the subject that really ran there, and what it predicted.
+        """
+        wrong_rows = wrong_scores = n = 0
+        compared: list[dict[str, object]] = []
+        for number, scored in ran.items():
+            fold = self.folds[number]
+            n += len(fold.predicted_ev_per_atom)
+            if fold.label != scored.model:
+                wrong_rows += len(fold.predicted_ev_per_atom)
+                continue
+            # nan: a row that was never recorded differs from anything
+            recorded = np.array(
+                [fold.predicted_ev_per_atom.get(row, np.nan) for row in scored.ids.tolist()]
+            )
+            same = np.abs(recorded - scored.predicted_ev_per_atom) <= TOLERANCE_EV_PER_ATOM
+            wrong_rows += int((~same).sum())
+            error = scored.error_ev_per_atom
+            ours = {
+                "mae": float(np.abs(error).mean()),
+                "rmse": float(np.sqrt((error**2).mean())),
+                "max_error": float(np.abs(error).max()),
+            }
+            for name, value in ours.items():
+                matbench = fold.scores_ev_per_atom[name]
+                wrong_scores += not abs(matbench - value) <= TOLERANCE_EV_PER_ATOM
+                compared.append(
+                    {
+                        "fold": str(number),
+                        "score": name,
+                        "ours_ev_per_atom": value,
+                        "matbench_ev_per_atom": matbench,
+                    }
+                )
+        some = ran[min(ran)]
+        return Measurement(
+            quantity="recorded values that are not the labelled subject's",
+            interval=Interval.exact(float(wrong_rows + wrong_scores), n=n),
+            scored=n,
+            of=n,
+            dataset=some.dataset,
+            model=some.model,
+            inputs=some.inputs,
+            details={
+                "labels": {f"fold {number}": self.folds[number].label for number in ran},
+                "scores": compared,
+                "wrong_rows": wrong_rows,
+            },
+        )
+
+
+def read(path: Path) -> Record:
+    """A record as matbench itself reads it.
+
+    Raises:
+        NotAvailable: matbench is not installed; the message names the one command.
+        DataError: the file is no record of this task.
+    """
+    with _matbench() as task_class:
+        try:
+            task = task_class.from_file(str(path))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} is not a matbench record ({type(error).__name__}: {error}). Record it "
+                "again."
+            ) from None
+        return Record(
+            folds={
+                number: RecordedFold(
+                    label=str(results.parameters["model"]),
+                    predicted_ev_per_atom=dict(results.data),
+                    scores_ev_per_atom=dict(results.scores),
+                )
+                for number in task.folds
+                for results in [task.results[task.folds_map[number]]]
+            }
+        )
 
 
 @contextmanager
@@ -155,7 +227,5 @@ def _matbench() -> Iterator[Any]:
         logger.setLevel(logging.WARNING)
         try:
             yield MatbenchTask
-        except json.JSONDecodeError as error:
-            raise DataError(f"the record is not JSON: {error}. Record it again.") from None
         finally:
             logger.setLevel(level)
