@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from harness.claims import below
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ModelError, NotAvailable
-from harness.models.cards import GPA_PER_EV_PER_ANG3, UNDECLARED
+from harness.models.cards import UNDECLARED
 from harness.plots import breaches, jump_scan
 from harness.runners import physics
 from harness.runners.physics import Allowance, Search
@@ -559,7 +560,7 @@ def test_forces_that_are_not_finite_are_noticed(breach, evidence):
 def test_a_wrong_unit_is_noticed(subject, store, derivatives, evidence):
     fault = Fault(
         "stress in eV/Å³, compression positive",
-        stress=lambda r, k, s: -s / GPA_PER_EV_PER_ANG3,
+        stress=lambda r, k, s: -s / GPA_PER_EV_ANG3,
     )
     faulty = Faulty(subject, fault)
     assert evidence(physics.declarations(faulty, store, derivatives(fault), CARD)).refuted

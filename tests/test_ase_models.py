@@ -19,16 +19,10 @@ from harness.data.crystals import Crystals
 from harness.errors import ConfigError, DataError, HarnessError, ModelError, NotAvailable
 from harness.models import MODELS, check_name, load_model, weights
 from harness.models.ase import ATOMS_PER_BATCH, parse
-from harness.models.cards import (
-    UNDECLARED,
-    Card,
-    element_crystals,
-    elements_named,
-    elements_not_scored,
-    unit_slopes,
-)
+from harness.models.cards import UNDECLARED, Card, elements_named
 from harness.models.protocol import Model
 from harness.store import PredictionStore
+from tests.declared import element_crystals, elements_not_scored, unit_slopes
 
 EMT_NAME = "ase:ase.calculators.emt:EMT"
 LJ_NAME = "ase:ase.calculators.lj:LennardJones?sigma=2.3&epsilon=0.1&rc=6.0&smooth=true"

@@ -130,9 +130,10 @@ def test_the_pressure_is_minus_the_slope_of_the_energy(dft: DFTSet) -> None:
 
 
 def test_forces_vanish_on_symmetric_sites(dft: DFTSet) -> None:
+    """Up to the egg-box effect of the grid, 0.009 eV/Å for the hard setups of BN at 600 eV."""
     for record in dft.records:
         if record["amplitude_ang"] == 0 and record["prototype"] not in ("alpha-As", "alpha-Ga"):
-            assert np.abs(record["forces_ev_per_ang"]).max() < 5e-3, record["key"]
+            assert np.abs(record["forces_ev_per_ang"]).max() < 1e-2, record["key"]
 
 
 def test_forces_of_rattled_cells_sum_to_zero(dft: DFTSet) -> None:

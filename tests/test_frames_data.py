@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from harness.data import mp2020
 from harness.data.frames import (
     FRAME_SETS,
-    GPA_PER_EV_PER_ANG3,
     MLEARN,
     PUBLISHED_MAE_EV_PER_ATOM,
     load_dimers,
     load_frames,
 )
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataError, NotAvailable
 
 REAL_DATA = os.environ.get("HARNESS_DATA")
@@ -71,7 +71,7 @@ def test_an_xyz_frame_is_read_with_units_and_signs(tmp_path):
     positions = np.einsum("aj,jk->ak", frames.crystals.frac_coords[:2], frames.crystals.lattices[0])
     np.testing.assert_allclose(positions, [[0.1, 0.2, 0.3], [2.1, 1.2, 2.3]], atol=1e-12)
     # A positive stress is tension, so the pressure is minus its mean: 0.2 eV/Å^3 is 32 GPa.
-    np.testing.assert_allclose(frames.stress_gpa[0, 0, 1], 0.01 * GPA_PER_EV_PER_ANG3)
+    np.testing.assert_allclose(frames.stress_gpa[0, 0, 1], 0.01 * GPA_PER_EV_ANG3)
     np.testing.assert_allclose(frames.pressure_gpa, -32.0435, atol=1e-4)
 
 
@@ -271,7 +271,7 @@ def test_real_xyz_files_agree_with_ases_reader(real_data):
     energies = [image.get_potential_energy() / len(image) for image in images]
     np.testing.assert_allclose(frames.energy_ev_per_atom, energies, rtol=1e-14)
     stress = np.array([image.get_stress(voigt=False) for image in images])
-    np.testing.assert_allclose(frames.stress_gpa, stress * GPA_PER_EV_PER_ANG3, rtol=1e-12)
+    np.testing.assert_allclose(frames.stress_gpa, stress * GPA_PER_EV_ANG3, rtol=1e-12)
     positions = np.concatenate([image.positions for image in images])
     lattices = frames.crystals.lattices[frames.crystals.row_of_atom]
     found = np.einsum("aj,ajk->ak", frames.crystals.frac_coords, lattices)

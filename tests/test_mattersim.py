@@ -15,7 +15,7 @@ from ase.units import GPa
 from harness.data.crystals import Crystals
 from harness.errors import ModelError, NotAvailable
 from harness.models import load_model, mattersim
-from harness.models.cards import elements_not_scored, unit_slopes
+from tests.declared import elements_not_scored, unit_slopes
 
 ALL = ("energy", "forces", "stress")
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])

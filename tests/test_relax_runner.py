@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.crystals import Crystals
-from harness.data.dft import GPA_PER_EV_ANG3
 from harness.data.reference_files import Geometries
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.plots import relaxation_errors

@@ -14,9 +14,9 @@ from ase.units import GPa
 from harness.data.crystals import Crystals
 from harness.errors import ModelError, NotAvailable
 from harness.models import load_model, sevennet
-from harness.models.cards import elements_not_scored, unit_slopes
 from harness.models.protocol import Model
 from harness.models.sevennet import SevenNetModel
+from tests.declared import elements_not_scored, unit_slopes
 
 ALL = ("energy", "forces", "stress")
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.crystals import Crystals
-from harness.data.dft import GPA_PER_EV_ANG3
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.runners import single_point

@@ -35,9 +35,9 @@ from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS, SYMBOLS
 from harness.data.official_layout import crystals_from_json
 from harness.data.paths import require_shared_data_file, sha256_of, shared_data_dir
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataError, NotAvailable
 
-GPA_PER_EV_PER_ANG3 = 160.2176634  # CODATA: e in units of 1e-21 C
 GPA_PER_KBAR = 0.1
 
 
@@ -304,7 +304,7 @@ def _read_xyz(name: str, path: Path) -> Frames:
         crystals=_periodic(np.array(numbers), table[:, :3], lattice, offsets, path),
         energy_ev_per_atom=np.array(energies),
         forces_ev_per_ang=table[:, 3:],
-        stress_gpa=GPA_PER_EV_PER_ANG3 * np.array(stresses).reshape(-1, 3, 3),
+        stress_gpa=GPA_PER_EV_ANG3 * np.array(stresses).reshape(-1, 3, 3),
         inputs={FRAME_SETS[name].file: sha256_of(path)},
         n_official=FRAME_SETS[name].n_official,
     )

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.crystals import Crystals
-from harness.data.dft import FILE, GPA_PER_EV_ANG3, DFTSet
+from harness.data.dft import FILE, DFTSet
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataError
 
 if TYPE_CHECKING:

@@ -32,8 +32,9 @@ import numpy as np
 
 from harness.data.elements import SYMBOLS
 from harness.data.paths import sha256_of
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
-from harness.models.cards import GPA_PER_EV_PER_ANG3, UNITS, Card, elements_named
+from harness.models.cards import UNITS, Card, elements_named
 from harness.models.foreign import (
     check_properties,
     not_known,
@@ -471,7 +472,7 @@ def _in_our_units(name: str, raw: np.ndarray, n_atoms: int) -> np.ndarray:
     if name == "energy":
         return np.asarray(raw / n_atoms)
     if name == "stress":
-        xx, yy, zz, yz, xz, xy = raw * GPA_PER_EV_PER_ANG3
+        xx, yy, zz, yz, xz, xy = raw * GPA_PER_EV_ANG3
         return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
     return np.abs(raw) if name == "magmoms" else raw
 

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.paths import sha256_of
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
-from harness.models.cards import GPA_PER_EV_PER_ANG3, Card
+from harness.models.cards import Card
 from harness.models.chgnet.weights import state_sha256
 from harness.models.foreign import (
     check_properties,
@@ -297,7 +298,7 @@ class SevenNetModel:
         found = {"energy": host(output[key.PRED_TOTAL_ENERGY]) / crystals.n_atoms[rows]}
         if gradient:
             # sevenn's order is xx yy zz xy yz zx, its sign compression positive
-            xx, yy, zz, xy, yz, xz = -GPA_PER_EV_PER_ANG3 * host(output[key.PRED_STRESS]).T
+            xx, yy, zz, xy, yz, xz = -GPA_PER_EV_ANG3 * host(output[key.PRED_STRESS]).T
             symmetric = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
             found["stress"] = symmetric.transpose(2, 0, 1)
             found["forces"] = host(output[key.PRED_FORCE])

@@ -32,8 +32,9 @@ from harness.data.random_crystals import (
     random_crystals,
 )
 from harness.data.random_forms import Forms, moved, reordered, supercells, turned
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataError, NotAvailable
-from harness.models.cards import GPA_PER_EV_PER_ANG3, UNDECLARED
+from harness.models.cards import UNDECLARED
 from harness.models.protocol import Model
 from harness.store import MakeProgress, PredictionStore
 
@@ -660,7 +661,7 @@ def _compare_stress(subject: _Subject, case: _Several) -> dict[str, _Breach]:
         return _like(crystal, crystal.frac_coords, crystal.lattices[0] @ (np.eye(3) + strain))
 
     slopes, apart = _gradient(subject, strained, 6, STRAIN_STEP)
-    to_gpa = GPA_PER_EV_PER_ANG3 / float(crystal.volumes_ang3[0])
+    to_gpa = GPA_PER_EV_ANG3 / float(crystal.volumes_ang3[0])
     i, j = np.transpose(_VOIGT)
     reported = (outputs.stress[i, j] + outputs.stress[j, i]) / 2
     skew = float(np.abs(outputs.stress - outputs.stress.T).max()) / 2
@@ -919,8 +920,8 @@ def elements(
 # What a factor between the reported and the measured says.
 _FACTORS = {
     "the sign is reversed": -1.0,
-    "eV/Å³ instead of GPa": 1 / GPA_PER_EV_PER_ANG3,
-    "eV/Å³ instead of GPa, and the sign is reversed": -1 / GPA_PER_EV_PER_ANG3,
+    "eV/Å³ instead of GPa": 1 / GPA_PER_EV_ANG3,
+    "eV/Å³ instead of GPa, and the sign is reversed": -1 / GPA_PER_EV_ANG3,
     "kbar instead of GPa": 10.0,
     "kbar instead of GPa, and the sign is reversed": -10.0,
     "hartree/bohr instead of eV/Å": 0.529177210903 / 27.211386245988,

@@ -20,8 +20,8 @@ import numpy as np
 
 from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
-from harness.data.dft import GPA_PER_EV_ANG3
 from harness.data.reference_files import Geometries
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, NotAvailable
 from harness.models.threads import one_thread
 from harness.statistics import bootstrap

@@ -14,8 +14,8 @@ import numpy as np
 
 from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
-from harness.data.dft import GPA_PER_EV_ANG3
 from harness.data.prototypes import build
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ModelError, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.store import PredictionStore, row_digest
