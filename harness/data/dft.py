@@ -28,13 +28,13 @@ import numpy as np
 from harness.data.crystals import Crystals
 from harness.data.elements import SYMBOLS
 from harness.data.paths import fixtures_dir
+from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataError
 
 DATASET = "own PBE calculations"  # what evidence calls it
 FILE = "dft/reference.jsonl.gz"  # under fixtures/
-SHA256 = "3c6a5e46a1b1fa4ada18b276699e7f11ba88cd7f885d2213cfc91d18239908a2"
+SHA256 = "b74f7b1dfa2e0ceccfe201994534ee0bb0ab4b2ba3411b79026c4f63c2df07be"
 
-GPA_PER_EV_ANG3 = 160.21766208  # CODATA 2014, as ASE has it
 NEAR_EQUILIBRIUM = 0.101  # |V/V0 - 1| of the points a minimum is fitted to
 
 # Reference state of each element in the formation energies: its usual solid at low temperature.
