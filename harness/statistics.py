@@ -22,6 +22,8 @@ N_RESAMPLES = 2000
 # four times out of five.
 STANDARD_ERRORS_RESOLVED = 2.80
 
+_KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of two sets of rows at most
+
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
@@ -88,10 +90,21 @@ def _resampled_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray
     """(k, n_resamples) sums of each column over as many clusters as there are, with replacement."""
     from threadpoolctl import threadpool_limits
 
-    counts = _resample_counts(sums.shape[1], n_resamples, seed)
-    blocks = np.array_split(counts, max(1, counts.size // 4_000_000))  # 32 MB as float64
+    n_clusters = sums.shape[1]
     with threadpool_limits(1, "blas"):  # so thin a product takes three times as long on two threads
+        if n_clusters * n_resamples <= _KEPT_AS_FLOAT:
+            return sums @ _float_counts(n_clusters, n_resamples, seed)
+        counts = _resample_counts(n_clusters, n_resamples, seed)
+        blocks = np.array_split(counts, counts.size // 4_000_000)  # 32 MB as float64
         return np.concatenate([sums @ block.T.astype(np.float64) for block in blocks], axis=1)
+
+
+@functools.lru_cache(maxsize=2)
+def _float_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
+    """The counts of `_resample_counts` as the matrix product wants them."""
+    counts = _resample_counts(n_clusters, n_resamples, seed).T.astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,6 +6,7 @@ comparing what is read back with what really ran finds a label of a model that d
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -77,7 +78,8 @@ def write(targets: Dataset, folds: Mapping[int, Scored], path: Path) -> Path:
             predicted = np.array([by_id[i] for i in official])
             task.record(number, predicted, params={"model": scored.model})
         path.parent.mkdir(parents=True, exist_ok=True)
-        task.to_file(str(path))
+        # The bytes of task.to_file, which streams them through json's slow encoder.
+        path.write_text(json.dumps(task.as_dict()), encoding="utf-8")
     return path
 
 
