@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -482,9 +483,29 @@ class _Task:
     rows: np.ndarray  # (n,) ascending positions in the data set
     train: np.ndarray  # (k,) positions in rows
     test: np.ndarray  # (m,) positions in rows
-    crystals: Crystals  # of rows
     targets: np.ndarray  # (n,) to train on
-    context: Rows  # of rows
+    own_energies: Callable[[Crystals], np.ndarray]  # the start's, of the composition alone
+
+    @cached_property
+    def crystals(self) -> Crystals:
+        """Of rows. Made when asked for: a training that is stored needs none of it."""
+        return self.dataset.require_crystals()[self.rows]
+
+    @cached_property
+    def context(self) -> Rows:
+        """What transforms know of rows."""
+        return self._known_of(self.rows, self.crystals)
+
+    def test_context(self) -> Rows:
+        """The same of test rows alone."""
+        rows = self.rows[self.test]
+        return self._known_of(rows, self.dataset.require_crystals()[rows])
+
+    def _known_of(self, rows: np.ndarray, crystals: Crystals) -> Rows:
+        return Rows(
+            compositions=self.dataset.compositions[rows],
+            own_ev_per_atom=self.own_energies(crystals),
+        )
 
 
 def _split(
@@ -510,18 +531,13 @@ def _split(
             f"{train_rows[bad[0]]} ({dataset.ids[train_rows[bad[0]]]}); remove or restore them"
         )
     rows = np.unique(np.concatenate([train_rows, split.test]))
-    crystals = dataset.require_crystals()[rows]
     task = _Task(
         dataset=dataset,
         rows=rows,
         train=np.searchsorted(rows, train_rows),
         test=np.searchsorted(rows, split.test),
-        crystals=crystals,
         targets=targets[rows],
-        context=Rows(
-            compositions=dataset.compositions[rows],
-            own_ev_per_atom=start.composition_energies(crystals),
-        ),
+        own_energies=start.composition_energies,
     )
     hashes = dataset.require_crystals().row_hashes()[rows]  # of all rows once, for every training
     identity = Identity(
@@ -749,7 +765,7 @@ def _restored(stored: dict[str, np.ndarray], task: _Task, config: FineTune) -> S
         stopped_early=bool(record["stopped_early"]),
         weights=part("weight/"),
         transform=transforms.restore(config.transform, part("transform/")),
-        test_context=task.context.take(task.test),
+        test_context=task.test_context(),
         order_sha256=str(record["order_sha256"]),
         before=record["before"],
         after=record["after"],
