@@ -134,7 +134,9 @@ def _read(path: Path) -> Any:
     with torch.serialization.safe_globals([rebuild, np.ndarray, np.dtype, *dtypes]):
         content = torch.load(path, map_location="cpu", weights_only=True)
 
-    class Checkpoint(SevenNetCheckpoint):  # type: ignore[misc]
+    base: Any = SevenNetCheckpoint
+
+    class Checkpoint(base):
         def _load(self) -> None:
             self._config = _config_cp_routine(content["config"])
             self._model_state_dict = content["model_state_dict"]
