@@ -134,15 +134,11 @@ def _read(path: Path) -> Any:
     with torch.serialization.safe_globals([rebuild, np.ndarray, np.dtype, *dtypes]):
         content = torch.load(path, map_location="cpu", weights_only=True)
 
-    base: Any = SevenNetCheckpoint
-
-    class Checkpoint(base):
-        def _load(self) -> None:
-            self._config = _config_cp_routine(content["config"])
-            self._model_state_dict = content["model_state_dict"]
-            self._loaded = True
-
-    return Checkpoint(path)
+    checkpoint = SevenNetCheckpoint(path)
+    checkpoint._config = _config_cp_routine(content["config"])
+    checkpoint._model_state_dict = content["model_state_dict"]
+    checkpoint._loaded = True  # so that it never reads the file itself
+    return checkpoint
 
 
 class SevenNetModel:
