@@ -87,7 +87,8 @@ def start_recording(config: pytest.Config, context: Context, documented: Documen
         stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H-%M-%S")
         folder = config.rootpath / "reports" / stamp
     folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    if not config.option.collectonly:
+        folder.mkdir(parents=True, exist_ok=True)
     config.stash[RECORDER] = Recorder(
         config=config,
         folder=folder,
@@ -96,7 +97,7 @@ def start_recording(config: pytest.Config, context: Context, documented: Documen
         budget_minutes=config.getoption("--budget"),
         strict=bool(config.getini("strict")),
     )
-    if config.option.xmlpath is None:
+    if config.option.xmlpath is None and not config.option.collectonly:
         config.option.xmlpath = str(folder / "junit.xml")
 
 
