@@ -27,14 +27,25 @@ _KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of two sets of rows at most
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 
-def _mean(sums: np.ndarray) -> np.ndarray:
+def mean(sums: np.ndarray) -> np.ndarray:
+    """Mean of the first column."""
     return sums[1] / sums[0]
+
+
+def geometric_mean(sums: np.ndarray) -> np.ndarray:
+    """Geometric mean of what the first column holds the logarithm of."""
+    return np.asarray(np.exp(sums[1] / sums[0]))
+
+
+def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Sum of the first column over that of the second: with xy and xx the slope through 0."""
+    return sums[1] / sums[2]
 
 
 def bootstrap(
     columns: np.ndarray,
     clusters: np.ndarray,
-    statistic: Statistic = _mean,
+    statistic: Statistic = mean,
     *,
     n_resamples: int = N_RESAMPLES,
     level: float = 0.95,

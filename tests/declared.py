@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pytest
 
 from harness.data.crystals import Crystals
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataError, ModelError, NotAvailable
-from harness.models.protocol import Model
+from harness.models.protocol import Model, Prediction
 
 _NOTHING_EV = 1e-4  # a slope per Å or per strain below it is rounding in float32
 
@@ -142,3 +144,21 @@ def _slope(reported: list[float], found: np.ndarray, what: str) -> float:
             "equilibrium"
         )
     return float((x * found).sum() / (x**2).sum())
+
+
+def assert_as_calculator(
+    found: Prediction, crystals: Crystals, calculator: Any, *, stress_atol_gpa: float
+) -> None:
+    """Energy, forces and stress of every row are those of an ASE calculator, in our units."""
+    from ase.units import GPa
+
+    assert found.problems == {}
+    assert found.forces is not None
+    assert found.stress is not None
+    for row in range(len(crystals)):
+        atoms = crystals.atoms(row)
+        atoms.calc = calculator
+        assert found.energy[row] == pytest.approx(atoms.get_potential_energy() / len(atoms), 1e-6)
+        np.testing.assert_allclose(found.forces[row], atoms.get_forces(), atol=1e-5)
+        stress_gpa = atoms.get_stress(voigt=False) / GPa
+        np.testing.assert_allclose(found.stress[row], stress_gpa, atol=stress_atol_gpa)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.units import GPa
 
 from harness.data.crystals import Crystals
 from harness.errors import ModelError, NotAvailable
 from harness.models import load_model, sevennet
 from harness.models.protocol import Model
 from harness.models.sevennet import SevenNetModel
-from tests.declared import elements_not_scored, unit_slopes
+from tests.declared import assert_as_calculator, elements_not_scored, unit_slopes
 
 ALL = ("energy", "forces", "stress")
 
@@ -75,16 +74,7 @@ def test_numbers_are_those_of_sevenns_calculator_in_our_units(model: SevenNetMod
 
         calculator = SevenNetCalculator("7net-0", device="cpu")
     found = model.predict(CRYSTALS, ALL)
-    assert found.problems == {}
-    assert found.forces is not None
-    assert found.stress is not None
-    for row in range(len(CRYSTALS)):
-        atoms = CRYSTALS.atoms(row)
-        atoms.calc = calculator
-        assert found.energy[row] == pytest.approx(atoms.get_potential_energy() / len(atoms), 1e-6)
-        np.testing.assert_allclose(found.forces[row], atoms.get_forces(), atol=1e-5)
-        stress_gpa = atoms.get_stress(voigt=False) / GPa
-        np.testing.assert_allclose(found.stress[row], stress_gpa, atol=1e-4)
+    assert_as_calculator(found, CRYSTALS, calculator, stress_atol_gpa=1e-4)
     assert isinstance(model, Model)
 
 

@@ -16,6 +16,7 @@ mattersim's own requirements ask for much that its calculator does not import, a
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ def read(path: Path, size: str, device: str = "auto") -> AseModel:
                 "engine": f"{ENGINE}, ase {ASE_ENGINE}",
                 "dtype": "float32",
                 "device": device,
-                "mattersim": _version(),
+                "mattersim": version("mattersim"),
                 **{name: str(value) for name, value in sorted(settings.items())},
             },
         ),
@@ -175,9 +176,3 @@ def _fill(network: Any, state: dict[str, torch.Tensor], path: Path, size: str) -
             f"{path} holds {n_parameters} parameters; mattersim-{size} has between {low:.2g} and "
             f"{high:.2g}. Is it the other size? Correct {VARIABLES[size]}."
         )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("mattersim")

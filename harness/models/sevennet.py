@@ -21,6 +21,7 @@ from __future__ import annotations
 import importlib.util
 from collections import OrderedDict
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +158,12 @@ class SevenNetModel:
         self.identity = Identity(
             name=NAME,
             weights_sha256=state_sha256(network.state_dict()),
-            settings={"engine": ENGINE, "dtype": "float32", "device": device, "sevenn": _version()},
+            settings={
+                "engine": ENGINE,
+                "dtype": "float32",
+                "device": device,
+                "sevenn": version("sevenn"),
+            },
         )
         self.card = Card(
             elements=self.elements,
@@ -301,9 +307,3 @@ class SevenNetModel:
             found["stress"] = symmetric.transpose(2, 0, 1)
             found["forces"] = host(output[key.PRED_FORCE])
         return found
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("sevenn")

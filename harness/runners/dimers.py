@@ -27,7 +27,7 @@ from harness.claims import Measurement
 from harness.data.frames import Dimers
 from harness.errors import ConfigError, NotAvailable
 from harness.models.protocol import Model
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, ratio_of_sums
 from harness.store import MakeProgress, PredictionStore
 
 REGIONS = ("wall", "equilibrium", "dissociation")
@@ -155,7 +155,7 @@ class DimerResult:
         interval = bootstrap(
             np.stack([reference * predicted, reference**2]),
             owner[scored],
-            lambda sums: sums[1] / sums[2],
+            ratio_of_sums,
             unit="elements",
         )
         return Measurement(

@@ -20,7 +20,7 @@ import numpy as np
 from harness.claims import Interval, Measurement
 from harness.errors import DataError
 from harness.scores import Scored
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, ratio_of_sums
 from harness.store import row_digest
 
 
@@ -92,7 +92,7 @@ class EnsembleResult:
         interval = bootstrap(
             np.stack([self.spread_ev_per_atom, error]),
             self.mean.formulas,
-            lambda sums: sums[1] / sums[2],
+            ratio_of_sums,
         )
         return self._measure("spread between members over their error", interval)
 

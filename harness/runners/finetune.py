@@ -22,6 +22,7 @@ session trains nothing; one that was killed goes on from the last epoch's checkp
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -215,10 +216,7 @@ class FineTuneResult:
         rows = np.concatenate([r.test_rows for r in self.runs])
         trained = np.concatenate([r.e_form_ev_per_atom for r in self.runs])
         covered = np.isfinite(trained)
-        excluded: dict[str, int] = {}
-        for run_ in self.runs:
-            for reason in run_.problems.values():
-                excluded[reason] = excluded.get(reason, 0) + 1
+        excluded = dict(Counter(why for run_ in self.runs for why in run_.problems.values()))
         if left_out := len(self.fold.test_rows) - len(rows):
             excluded["left out by --sample"] = left_out
         if absent := self.fold.n_claimed - len(self.fold.test_rows):

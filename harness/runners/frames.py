@@ -21,7 +21,7 @@ from harness.data.frames import PUBLISHED_MAE_EV_PER_ATOM, Frames
 from harness.errors import ConfigError, NotAvailable
 from harness.models.protocol import Identity, Model, Prediction
 from harness.scores import Scored
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, ratio_of_sums
 from harness.store import MakeProgress, PredictionStore, refit_once, row_digest
 
 ALIGNMENTS = ("as-trained", "refit")
@@ -95,7 +95,7 @@ class ForceResult:
         interval = bootstrap(
             np.stack([self._per_frame(reference * predicted), self._per_frame(reference**2)]),
             formulas if many else np.arange(len(formulas)),
-            lambda sums: sums[1] / sums[2],
+            ratio_of_sums,
             unit="reduced formulas" if many else "frames",
         )
         error = predicted - reference

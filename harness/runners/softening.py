@@ -7,6 +7,7 @@ depends on composition alone (MP2020's, say) plays a part.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from harness.data.dft import (
 )
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.protocol import Identity, Model, Prediction
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, geometric_mean, mean, ratio_of_sums
 from harness.store import MakeProgress, PredictionStore
 
 REFERENCE = "PBE, not spin-polarised, no +U, no energy correction; fixtures/dft/README.md"
@@ -270,7 +271,7 @@ class Curves:
                 _over_crystals(
                     np.log(model / dft),
                     [curve.crystal for curve in used],
-                    lambda sums: np.exp(sums[1] / sums[0]),
+                    geometric_mean,
                 )
             ),
         )
@@ -299,7 +300,7 @@ class Curves:
             {},
             about_own_minimum=None
             if len(about) < 2
-            else _ends(_over_crystals(ratios(about, "minimum"), names, _mean)),
+            else _ends(_over_crystals(ratios(about, "minimum"), names, mean)),
             by_volume=self.by_volume("v0"),
             by_volume_about_own_minimum=self.by_volume("minimum"),
         )
@@ -314,7 +315,7 @@ class Curves:
             pairs = [[e[curve.at([v])[0]] for e in curve.rises(origin)] for curve in used]
             dft, model = np.array(pairs).T
             names = [curve.crystal for curve in used]
-            error = _over_crystals(1e3 * (model - dft), names, _mean)
+            error = _over_crystals(1e3 * (model - dft), names, mean)
             row: dict[str, Any] = {
                 "v_over_v0": v,
                 "crystals": len(used),
@@ -325,7 +326,7 @@ class Curves:
             }
             # Near V0 a DFT minimum a little off V0 leaves hardly any rise to divide by.
             if v in self.config.far:
-                ratio = _over_crystals(model / dft, names, _mean)
+                ratio = _over_crystals(model / dft, names, mean)
                 row |= {
                     "rise_over_dft": _round(ratio.estimate),
                     "rise_low": _round(ratio.low),
@@ -358,7 +359,7 @@ class Curves:
             else:
                 used.append(curve)
         _at_least_two(used, reasons)
-        return used, _counted(reasons)
+        return used, dict(Counter(reasons))
 
     def _ratios(
         self,
@@ -372,7 +373,7 @@ class Curves:
         names = [curve.crystal for curve in used]
         return self._measurement(
             quantity,
-            _over_crystals(ratios, names, _mean),
+            _over_crystals(ratios, names, mean),
             len(used),
             excluded,
             {
@@ -626,7 +627,7 @@ class Forces:
         ]
         return Measurement(
             quantity=f"force slope against DFT at {amplitude_ang:g} Å",
-            interval=_over_crystals(sums[:2], names, _slope),
+            interval=_over_crystals(sums[1::-1], names, ratio_of_sums),
             scored=len(used),
             of=len(self.crystals),
             dataset=DATASET,
@@ -637,7 +638,7 @@ class Forces:
                 "reference": REFERENCE,
                 "amplitude_ang": amplitude_ang,
                 "force_components": int(sum(n_components)),
-                "mean_of_crystals": _ends(_over_crystals(each, names, _mean)),
+                "mean_of_crystals": _ends(_over_crystals(each, names, mean)),
                 "median_of_crystals": _round(np.median(each)),
                 "crystals_below_1": int((each < 1).sum()),
                 "crystals": [
@@ -672,7 +673,7 @@ class Forces:
         names = [crystal.crystal for crystal in used]
         scalars = np.array([own[donor or name] for name in names])
         xx, xy, yy = sums
-        after = np.stack([xx, xy / scalars])
+        after = np.stack([xy / scalars, xx])
         log_own = np.log(list(own.values()))
         # Everybody else's label: what one scalar for all crystals would do for a new one.
         foreign = np.exp((log_own.sum() - log_own) / (len(log_own) - 1))
@@ -684,7 +685,7 @@ class Forces:
 
         return Measurement(
             quantity="force slope after one label",
-            interval=_over_crystals(after, names, _slope),
+            interval=_over_crystals(after, names, ratio_of_sums),
             scored=len(used),
             of=len(self.crystals),
             dataset=DATASET,
@@ -694,9 +695,9 @@ class Forces:
             details={
                 "reference": REFERENCE,
                 "label": f"{self.config.label_amplitude_ang:g} Å, seed {self.config.label_seed}",
-                "slope_before": _ends(_over_crystals(sums[:2], names, _slope)),
+                "slope_before": _ends(_over_crystals(sums[1::-1], names, ratio_of_sums)),
                 "slope_with_the_other_crystals_label": _ends(
-                    _over_crystals(np.stack([xx, xy / foreign]), names, _slope)
+                    _over_crystals(np.stack([xy / foreign, xx]), names, ratio_of_sums)
                 ),
                 "force_rmse_before_ev_per_ang": rms_ev_per_ang(np.ones(len(used))),
                 "force_rmse_after_ev_per_ang": rms_ev_per_ang(scalars),
@@ -768,7 +769,7 @@ class Forces:
         used = [c for c, reason in zip(self.crystals, why, strict=True) if not reason]
         reasons = [reason for reason in why if reason]
         _at_least_two(used, reasons)
-        return used, _counted(reasons)
+        return used, dict(Counter(reasons))
 
 
 def forces(
@@ -830,25 +831,13 @@ def _over_crystals(
     return bootstrap(columns, np.array(crystals), statistic, unit="crystals")
 
 
-def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[1] / sums[0]
-
-
-def _slope(sums: np.ndarray) -> np.ndarray:
-    return sums[2] / sums[1]
-
-
 def _at_least_two(used: Sequence[object], reasons: Sequence[str]) -> None:
     if len(used) < 2:
-        stated = "; ".join(f"{why}: {n}" for why, n in _counted(reasons).items())
+        stated = "; ".join(f"{why}: {n}" for why, n in Counter(reasons).items())
         raise NotAvailable(
             f"{len(used)} crystal(s) of the DFT set can be used and an interval needs two "
             f"({stated or 'there are no others'})"
         )
-
-
-def _counted(reasons: Sequence[str]) -> dict[str, int]:
-    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
 def _ends(interval: Interval) -> dict[str, float]:

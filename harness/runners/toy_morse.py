@@ -16,7 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.errors import ConfigError
 from harness.models.morse import Gaussians, Morse
 from harness.models.ridge import Ridge
-from harness.statistics import bootstrap, largest
+from harness.statistics import bootstrap, geometric_mean, largest
 
 ANCHORS = ("pretrained", "scratch", "shuffled")
 
@@ -57,15 +57,13 @@ class ToyMorseResult:
     def rmse(self, size: int, anchor: str) -> Interval:
         """Root mean square error in eV, geometric mean over trials, with its interval over them."""
         log = np.log(self.rmse_ev[anchor][self.config.sizes.index(size)])
-        return bootstrap(log, np.arange(len(log)), lambda sums: np.exp(sums[1] / sums[0]))
+        return bootstrap(log, np.arange(len(log)), geometric_mean)
 
     def ratio(self, size: int, mine: str = "pretrained", other: str = "scratch") -> Interval:
         """Geometric mean over trials of the ratio of two errors, with its interval over trials."""
         at = self.config.sizes.index(size)
         log_ratio = np.log(self.rmse_ev[mine][at] / self.rmse_ev[other][at])
-        return bootstrap(
-            log_ratio, np.arange(len(log_ratio)), lambda sums: np.exp(sums[1] / sums[0])
-        )
+        return bootstrap(log_ratio, np.arange(len(log_ratio)), geometric_mean)
 
     def caught_up_at(self, mine: str = "pretrained", other: str = "scratch") -> int | None:
         """The smallest size from which on the other is not shown to be worse; None: not in range.

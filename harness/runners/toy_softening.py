@@ -18,7 +18,7 @@ from harness.claims import Interval, Measurement
 from harness.errors import ConfigError
 from harness.models.morse import Gaussians, Morse
 from harness.models.ridge import Ridge
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, geometric_mean
 
 _GRID_STEP_ANG = 0.005
 
@@ -98,7 +98,7 @@ class ToySofteningResult:
         return bootstrap(
             log_ratio,
             np.arange(len(log_ratio)),
-            lambda sums: np.exp(sums[1] / sums[0]),
+            geometric_mean,
             unit="trials",
         )
 

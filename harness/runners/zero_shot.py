@@ -6,7 +6,8 @@ or are computed into it; the refit sees training rows only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -69,7 +70,7 @@ class ZeroShotResult:
                 self.total.energy[mine], compositions[mine]
             )
             missing.update(references.missing(compositions[mine & self.total.scored]))
-        excluded = _counted(self.total.problems.values())
+        excluded = dict(Counter(self.total.problems.values()))
         covered = np.isfinite(aligned)
         if unseen := int((self.total.scored & ~covered).sum()):
             names = " ".join(SYMBOLS[z - 1] for z in sorted(missing))
@@ -215,7 +216,7 @@ def on_own_dft(model: Model, dft: DFTSet, store: PredictionStore) -> Scored:
     compositions = reference.crystals.compositions()
     predicted = elements.formation_energies(total.energy, compositions)
     covered = np.isfinite(predicted)
-    excluded = _counted(total.problems.values())
+    excluded = dict(Counter(total.problems.values()))
     if unseen := int((total.scored & ~covered).sum()):
         names = " ".join(SYMBOLS[z - 1] for z in elements.missing(compositions[total.scored]))
         excluded[f"no energy of {names} as an element"] = unseen
@@ -238,10 +239,3 @@ def _at_most(rows: np.ndarray, limit: int | None, draw: np.random.Generator) -> 
     if limit is not None and len(rows) > limit:
         rows = draw.choice(rows, size=limit, replace=False)
     return np.sort(rows)
-
-
-def _counted(reasons: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for reason in reasons:
-        counts[reason] = counts.get(reason, 0) + 1
-    return counts
