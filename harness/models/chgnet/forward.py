@@ -157,11 +157,15 @@ class Weights:
     readout: tuple[tuple[Tensor, Tensor], ...]  # per layer (out, in), (out,)
 
     @classmethod
-    def of(cls, network: CHGNet, device: torch.device) -> Weights:
-        """Products of matrices are taken in float64 and rounded once."""
+    def of(cls, network: CHGNet, device: torch.device, *, differentiable: bool = False) -> Weights:
+        """Products of matrices are taken in float64 and rounded once.
+
+        ``differentiable``: as functions of the network's parameters, for training them.
+        """
 
         def put(x: Tensor) -> Tensor:
-            return x.detach().to(device, torch.float32).contiguous()
+            x = x if differentiable else x.detach()
+            return x.to(device, torch.float32).contiguous()
 
         def norm(module: Any) -> Norm:
             if module is None:

@@ -1,8 +1,9 @@
 """CHGNet with every parameter trainable, and CHGNets whose weights come from no file.
 
-The forward pass of forward.py folds parameters together and keeps no gradient of them. This one
-runs chgnet's own modules, in chgnet's order, on this project's graphs; the numbers are the same to
-rounding, and several times slower. Use it where more than the readout is trained.
+The modules and their parameters are chgnet's own, and so are the names in a checkpoint. What runs
+is this project's forward pass: it folds parameters together by operations that keep their gradient,
+so a training step costs what an energy and its slope cost. Atoms that symmetry makes equal are
+computed once here too: they share every feature, hence every gradient, whatever the weights.
 
 Public: TrainableCHGNet, variant, tensors_of, n_convolutions, STARTS.
 """
@@ -19,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
-from harness.models.chgnet.graph import Graph, build_graph
+from harness.models.chgnet.forward import TensorGraph, Weights, forward, site_energies
+from harness.models.chgnet.graph import build_graph
+from harness.models.chgnet.messages import distinct_messages
 from harness.models.chgnet.model import CHGNetModel
 from harness.models.packing import packed
 from harness.models.training.heads import mean_per_row
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
     from harness.data.crystals import Crystals
 
 STARTS = ("pretrained", "new-last-layer", "shuffled", "random")
-# Directed edges, an angle as 1.3 of them: chgnet's modules keep about 30 kB of each for a gradient.
-_WORK_PER_PIECE = {"cpu": 20_000, "cuda": 1_000_000}
+# Directed edges, an angle as 1.3 of them; 12 kB of each are kept for the gradient.
+_WORK_PER_PIECE = {"cpu": 10_000, "cuda": 300_000}
 
 
 def variant(model: CHGNetModel, start: str, seed: int) -> CHGNetModel:
@@ -145,9 +148,15 @@ class TrainableCHGNet:
             raise ConfigError(f"modules {trained} hold no parameter to train")
 
     def outputs(self, rows: np.ndarray) -> Tensor:
-        """(m,) float32."""
+        """(m,) float32, differentiable in the parameters where gradients are enabled."""
         graph = build_graph(self._crystals[rows], **self._cutoffs)
-        return mean_per_row(self._sites(graph), self._n_atoms[rows])
+        messages = distinct_messages(graph, n_layers=len(self.network.atom_conv_layers))
+        device = torch.device(self._device)
+        g = TensorGraph(messages, device)
+        weights = Weights.of(self.network, device, differentiable=torch.is_grad_enabled())
+        features, _ = forward(g, weights, g.lengths, g.phases)
+        kinds = torch.from_numpy(messages.kind_of_atom).to(device)
+        return mean_per_row(site_energies(weights, features)[kinds], self._n_atoms[rows])
 
     def pieces(self, rows: np.ndarray) -> list[np.ndarray]:
         """Runs of rows whose graphs fit into memory with what their gradient needs."""
@@ -162,64 +171,3 @@ class TrainableCHGNet:
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the whole network."""
         return dict(self.network.state_dict())
-
-    def _sites(self, graph: Graph) -> Tensor:
-        """(N, 1) output of every atom: chgnet's forward pass, module by module."""
-
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-        net = cast("Any", self.network)
-        n_bonds = graph.n_bonds
-        vectors = put(graph.vectors)
-        lengths = torch.linalg.vector_norm(vectors, dim=1)
-        basis = net.bond_basis_expansion.rbf_expansion_ag(lengths).float()
-        atoms = net.atom_embedding(put(graph.numbers.astype(np.int64)) - 1)
-        bonds = net.bond_embedding(basis)
-        weights_ag = net.bond_weights_ag(basis)
-        weights_bg = net.bond_weights_bg(net.bond_basis_expansion.rbf_expansion_bg(lengths).float())
-        directed = np.concatenate(
-            [
-                np.stack([graph.first, graph.second], axis=1),
-                np.stack([graph.second, graph.first], axis=1),
-            ]
-        )
-        atom_graph = put(directed)
-        undirected = torch.arange(n_bonds, device=self._device).repeat(2)
-        angles, bond_graph = None, None
-        if graph.n_angles:
-            arms = (vectors / lengths[:, None])[put(graph.arm_bond)] * put(graph.arm_sign)[:, None]
-            first, second = put(graph.angle_first), put(graph.angle_second)
-            basis_angle = net.angle_basis_expansion(arms[first], arms[second]).float()
-            angles = net.angle_embedding(basis_angle)
-            arm_bond, arm_atom = put(graph.arm_bond), put(graph.arm_atom)
-            bond_graph = torch.stack([arm_atom[first], arm_bond[first], arm_bond[second]], dim=1)
-
-        def convolve(layer: Any, atoms: Tensor) -> Tensor:
-            return layer(
-                atom_feas=atoms,
-                bond_feas=bonds,
-                bond_weights=weights_ag,
-                atom_graph=atom_graph,
-                directed2undirected=undirected,
-            )
-
-        layers = list(net.atom_conv_layers)
-        for i, layer in enumerate(layers[:-1]):
-            atoms = convolve(layer, atoms)
-            if angles is None:
-                continue
-            bonds = net.bond_conv_layers[i](
-                atom_feas=atoms,
-                bond_feas=bonds,
-                bond_weights=weights_bg,
-                angle_feas=angles,
-                bond_graph=bond_graph,
-            )
-            angles = net.angle_layers[i](
-                atom_feas=atoms, bond_feas=bonds, angle_feas=angles, bond_graph=bond_graph
-            )
-        atoms = convolve(layers[-1], atoms)
-        if net.readout_norm is not None:
-            atoms = net.readout_norm(atoms)
-        return net.mlp(atoms)
