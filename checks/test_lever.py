@@ -10,6 +10,7 @@ the levers' own code (harness/models/training).
 Whether a lever helps is another question: its effect on the MAE is in the details, with interval.
 """
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -64,8 +65,9 @@ def baseline_settings(request, fold):
 
 @pytest.fixture(scope="module")
 def train(model, fold, store, zero_shot, progress):
-    """A training on this fold, scored on the rows that zero-shot is scored on."""
+    """A training on this fold, scored on the rows that zero-shot is scored on; each once."""
 
+    @functools.cache
     def train_with(settings):
         return finetune.run(
             model, fold, store, settings, test_rows=zero_shot.rows, progress=progress
@@ -81,9 +83,14 @@ def compare(model, train, baseline_settings):
     on_gpu = model.identity.settings.get("device", "cpu") != "cpu"
     config = lever.LeverTest(repeats=5 if on_gpu else 2)
 
+    effects = {}
+
     def compare_with(which, fault=lambda train, which, baseline: train):
-        faulty = fault(train, which, baseline_settings)
-        return lever.run(faulty, baseline_settings, which, config).effect()
+        if (which.name, fault) not in effects:
+            faulty = fault(train, which, baseline_settings)
+            result = lever.run(faulty, baseline_settings, which, config)
+            effects[which.name, fault] = result.effect()
+        return effects[which.name, fault]
 
     return compare_with
 

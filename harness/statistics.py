@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ N_RESAMPLES = 2000
 # four times out of five.
 STANDARD_ERRORS_RESOLVED = 2.80
 
-_KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of two sets of rows at most
+_KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of three sets of rows at most
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -99,10 +100,8 @@ def bootstrap(
 
 def _resampled_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     """(k, n_resamples) sums of each column over as many clusters as there are, with replacement."""
-    from threadpoolctl import threadpool_limits
-
     n_clusters = sums.shape[1]
-    with threadpool_limits(1, "blas"):  # so thin a product takes three times as long on two threads
+    with _blas().limit(limits=1):  # so thin a product takes three times as long on two threads
         if n_clusters * n_resamples <= _KEPT_AS_FLOAT:
             return sums @ _float_counts(n_clusters, n_resamples, seed)
         counts = _resample_counts(n_clusters, n_resamples, seed)
@@ -110,7 +109,15 @@ def _resampled_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray
         return np.concatenate([sums @ block.T.astype(np.float64) for block in blocks], axis=1)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.cache
+def _blas() -> Any:
+    """The linear algebra library that numpy loaded; looking for it takes longer than a product."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@functools.lru_cache(maxsize=3)
 def _float_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
     """The counts of `_resample_counts` as the matrix product wants them."""
     counts = _resample_counts(n_clusters, n_resamples, seed).T.astype(np.float64)
@@ -118,7 +125,7 @@ def _float_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
     return counts
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _resample_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
     """(n_resamples, n_clusters) uint8: how often each cluster is drawn.
 

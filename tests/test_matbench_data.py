@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from harness.data import Crystals, Dataset, Fold, Split, auto_choice, folds, load_dataset, matbench
 from harness.data import official_layout as layout
 from harness.data.official_layout import count_rows, parse
+from harness.data.paths import sha256_of
 from harness.errors import ConfigError, DataError, NotAvailable
 
 N_OFFICIAL = 132_752
@@ -752,7 +753,7 @@ def test_real_rows_are_read_as_pymatgen_reads_them(real_data):
     assert dataset.target_ev_per_atom.tolist() == [target for _, target in data]
     assert dataset.ids.tolist() == [f"mb-mp-e-form-{i + 1:06d}" for i in index]
     assert dataset.index.tolist() == index
-    assert dataset.inputs == {path.name: matbench.sha256_of(path)}
+    assert dataset.inputs == {path.name: sha256_of(path)}
 
 
 def test_real_fold_0_has_the_rows_the_readme_counts(real_data, official_folds):

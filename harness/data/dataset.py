@@ -6,6 +6,7 @@ the official row numbers where there are any.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,7 +33,11 @@ class Split:
                     f"{name} holds row positions as a (k,) integer array, not {rows!r:.80}. "
                     "Use np.flatnonzero on a mask."
                 )
-        if len(leaked := np.intersect1d(self.train, self.test)):
+        if any(rows.size and rows.min() < 0 for rows in (self.train, self.test)):
+            raise DataError("row positions count from 0; a split holds a negative one")
+        trained = np.zeros(max(rows.max(initial=-1) for rows in (self.train, self.test)) + 1, bool)
+        trained[self.train] = True
+        if len(leaked := np.unique(self.test[trained[self.test]])):
             raise DataError(
                 f"{len(leaked)} rows are in train and in test (first {leaked[:5].tolist()}). "
                 "A score on rows that were fitted says nothing; split them apart."
@@ -260,6 +265,24 @@ class Dataset:
         return self.fold_sizes or tuple(
             sum(len(split.test) for split in splits) for splits in self.fold_splits
         )
+
+    def composition_sha256(self, rows: np.ndarray, *, with_target: bool) -> str:
+        """Hex digest of the compositions of some rows, and of their targets; kept for the next ask.
+
+        A fold's training rows are a hundred megabytes, and a session asks once a seed.
+        """
+        key = (hashlib.sha256(np.ascontiguousarray(rows).data).digest(), with_target)
+        if key not in self._digests:
+            total = hashlib.sha256()
+            columns = [self.compositions, *([self.target_ev_per_atom] if with_target else [])]
+            for column in columns:
+                total.update(np.ascontiguousarray(column[rows], dtype="<f8").data)
+            self._digests[key] = total.hexdigest()
+        return self._digests[key]
+
+    @cached_property
+    def _digests(self) -> dict[tuple[bytes, bool], str]:
+        return {}
 
     def take(self, rows: np.ndarray | slice) -> Dataset:
         """Some rows (positions, a mask or a slice), in the order given, each at most once.

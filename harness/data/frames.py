@@ -31,6 +31,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from harness.data.conversions import converted
 from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS, SYMBOLS
 from harness.data.official_layout import crystals_from_json
@@ -145,6 +146,11 @@ class Frames:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every array by its field's name, those of the crystals among them."""
+        own = ("ids", "groups", "energy_ev_per_atom", "forces_ev_per_ang", "stress_gpa")
+        return {**{name: getattr(self, name) for name in own}, **self.crystals.columns()}
+
     def __getitem__(self, rows: np.ndarray) -> Frames:
         """Frames at these positions, (k,) integers."""
         return Frames(
@@ -178,7 +184,16 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
     about = FRAME_SETS[name]
     path = path or _require(about.file, about.source)
     read = _read_mlearn if name in MLEARN else _read_xyz
-    return read(name, path)
+    columns, sha256 = converted(path, f"frames-1-{name}", lambda: read(name, path).columns())
+    fields = ("numbers", "frac_coords", "lattices", "offsets")
+    crystals = Crystals(**{field: columns.pop(field) for field in fields})
+    return Frames(
+        name=name,
+        crystals=crystals,
+        inputs={about.file: sha256},
+        n_official=about.n_official,
+        **columns,
+    )
 
 
 def _require(file: str, source: str) -> Path:

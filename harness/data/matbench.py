@@ -17,16 +17,14 @@ Public: load, PUBLISHED_SHA256.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.columns import read_columns, write_columns
+from harness.data.conversions import converted
 from harness.data.crystals import Crystals
 from harness.data.dataset import Dataset
 from harness.data.folds import N_OFFICIAL, mbid
-from harness.data.paths import columns_dir, sha256_of
 from harness.errors import DataError
 
 NAME = "matbench_mp_e_form"
@@ -36,7 +34,7 @@ LICENCE = "CC-BY-4.0 (Materials Project), MIT (matbench)"
 # of matbench_mp_e_form.json.gz, as matminer's dataset_metadata.json gives it
 PUBLISHED_SHA256 = "dedcb1d4ba2e3e50dbdd45ba5bc647a00e9c2bcf8f8bf556dc8e92caa39eb21f"
 
-_FILE_KIND = "matbench-columns-1"
+_FILE_KIND = "matbench-1"
 
 
 def load(path: Path) -> Dataset:
@@ -51,8 +49,9 @@ def load(path: Path) -> Dataset:
         raise DataError(
             f"{path} does not exist. Correct the path, or run: python -m harness doctor"
         )
-    sha256 = sha256_of(path)
-    index, target, crystals = _cached(path, sha256)
+    columns, sha256 = converted(path, _FILE_KIND, lambda: _columns(path))
+    index, target = columns.pop("index"), columns.pop("target")
+    crystals = Crystals(**columns)
     is_subset = len(index) < N_OFFICIAL
     origin = "as published" if sha256 == PUBLISHED_SHA256 else "not the published file"
     return Dataset(
@@ -70,21 +69,8 @@ def load(path: Path) -> Dataset:
     )
 
 
-def _cached(path: Path, sha256: str) -> tuple[np.ndarray, np.ndarray, Crystals]:
-    cached = columns_dir() / f"matbench-{sha256[:32]}.npz"
-    if cached.exists():
-        try:
-            columns, header = read_columns(cached)
-            if header != {"kind": _FILE_KIND, "sha256": sha256}:
-                raise DataError(f"{cached} holds {header}, not {_FILE_KIND} of {sha256}.")
-            index, target = columns.pop("index"), columns.pop("target")
-            return index, target, Crystals(**columns)
-        except (DataError, KeyError, TypeError) as error:
-            warnings.warn(f"{error} {path.name} is converted again.", stacklevel=4)
-
+def _columns(path: Path) -> dict[str, np.ndarray]:
     from harness.data.official_layout import parse
 
     raw = parse(path)
-    columns = {"index": raw.index, "target": raw.target, **raw.crystals.columns()}
-    write_columns(cached, columns, {"kind": _FILE_KIND, "sha256": sha256})
-    return raw.index, raw.target, raw.crystals
+    return {"index": raw.index, "target": raw.target, **raw.crystals.columns()}

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data.conversions import converted
 from harness.data.crystals import N_ELEMENTS
 from harness.data.dataset import Dataset
 from harness.data.elements import NUMBERS
 from harness.data.folds import N_OFFICIAL, row_numbers
 from harness.data.matbench import LICENCE, NAME
-from harness.data.paths import require_shared_data_file, sha256_of
+from harness.data.paths import require_shared_data_file
 from harness.errors import DataError
 
 FILE_NAME = "matbench_mp_e_form_targets.parquet"
 
+_FILE_KIND = "targets-1"
 _WORD = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,5})")
 
 
@@ -35,6 +37,26 @@ def load(path: Path | None = None) -> Dataset:
         DataError: it is not as described.
     """
     path = path or require_shared_data_file(FILE_NAME)
+    columns, sha256 = converted(path, _FILE_KIND, lambda: _columns(path))
+    compositions = np.zeros(len(columns["ids"]) * N_ELEMENTS)
+    compositions[columns["cells"]] = columns["counts"]
+    return Dataset(
+        name=f"{NAME} (targets)",
+        ids=columns["ids"],
+        target_ev_per_atom=columns["target"],
+        crystals=None,
+        compositions=compositions.reshape(-1, N_ELEMENTS),
+        inputs={path.name: sha256},
+        source="materialsproject/matbench, scripts/artifacts",
+        licence=LICENCE,
+        is_subset=len(columns["ids"]) < N_OFFICIAL,
+        n_official=N_OFFICIAL,
+        index=columns["index"],
+    )
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    """What load needs of the file; of compositions the elements that are there."""
     columns = read_parquet(path, ("mbid", "e_form", "composition"))
     ids = columns["mbid"].tolist()
     try:
@@ -44,19 +66,15 @@ def load(path: Path | None = None) -> Dataset:
         raise DataError(
             f"{path}: mbid or e_form is not as described ({error}). Restore the file."
         ) from error
-    return Dataset(
-        name=f"{NAME} (targets)",
-        ids=np.array(ids),
-        target_ev_per_atom=target,
-        crystals=None,
-        compositions=parse_compositions(columns["composition"].tolist(), ids),
-        inputs={path.name: sha256_of(path)},
-        source="materialsproject/matbench, scripts/artifacts",
-        licence=LICENCE,
-        is_subset=len(ids) < N_OFFICIAL,
-        n_official=N_OFFICIAL,
-        index=index,
-    )
+    compositions = parse_compositions(columns["composition"].tolist(), ids).reshape(-1)
+    cells = np.flatnonzero(compositions)
+    return {
+        "ids": np.array(ids),
+        "index": index,
+        "target": target,
+        "cells": cells,
+        "counts": compositions[cells],
+    }
 
 
 def parse_compositions(texts: Sequence[str], ids: Sequence[str]) -> np.ndarray:

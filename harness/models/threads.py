@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class Each(Protocol):
+    """Like map, and as eager as one asks of it."""
+
+    def __call__(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], /
+    ) -> Iterable[Result]: ...
 
 
 @contextmanager
@@ -51,3 +59,22 @@ def each_on_one_thread(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(n_threads)  # for threads yet to start; this one kept its own
+
+
+@contextmanager
+def parts_on_threads(n_parts: int) -> Iterator[Each]:
+    """A map for so many parts at a time, over and over: threads that wait cost little to start.
+
+    As in `each_on_one_thread`, a part has one thread of torch's, however many cores there are.
+    """
+    import torch
+
+    n_threads = min(n_parts, torch.get_num_threads())
+    with one_thread():
+        if n_threads < 2:
+            yield map
+            return
+        with ThreadPoolExecutor(
+            n_threads, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            yield pool.map

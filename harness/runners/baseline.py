@@ -12,7 +12,7 @@ from harness.errors import DataError
 from harness.models.composition import CompositionMLP
 from harness.models.protocol import Identity
 from harness.scores import Scored
-from harness.store import MakeProgress, PredictionStore, row_digest
+from harness.store import MakeProgress, PredictionStore
 
 
 def run(
@@ -69,9 +69,7 @@ def _of_split(
     progress: MakeProgress | None,
 ) -> tuple[Identity, np.ndarray]:
     dataset = fold.dataset
-    train, target = dataset.compositions[split.train], dataset.target_ev_per_atom[split.train]
-    test = dataset.compositions[split.test]
-    identity = config.identity(train, target)
+    identity = config.identity(dataset.composition_sha256(split.train, with_target=True))
     if device != "cpu":  # other kernels, other roundings, another trained network
         identity = Identity(
             name=identity.name,
@@ -83,9 +81,14 @@ def _of_split(
         what = f"{identity.name}, seed {config.seed}, epochs"
         tick = progress(what, config.epochs) if progress else None
         energies = config.fit_predict(
-            train, target, test, device=device, on_epoch=lambda *_: tick(1) if tick else None
+            dataset.compositions[split.train],
+            dataset.target_ev_per_atom[split.train],
+            dataset.compositions[split.test],
+            device=device,
+            on_epoch=lambda *_: tick(1) if tick else None,
         )
         return {"e_form_ev_per_atom": energies}
 
-    stored = store.arrays(identity, {"test compositions": row_digest(test)}, compute)
+    test_sha256 = dataset.composition_sha256(split.test, with_target=False)
+    stored = store.arrays(identity, {"test compositions": test_sha256}, compute)
     return identity, stored["e_form_ev_per_atom"]
