@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -28,10 +29,13 @@ if TYPE_CHECKING:
     from harness.data.dataset import Dataset, Fold
     from harness.data.peers import PeerPredictions
     from harness.models import Model
+    from harness.runners.finetune import FineTuneResult
     from harness.runners.zero_shot import ZeroShotResult
     from harness.scores import Scored
 
 pytest_plugins = ["harness.report.plugin"]
+
+KnownReferences = dict[str, References | NotAvailable]
 
 CHECKS = Path(__file__).parent / "checks"
 DEFAULT_MODEL = "chgnet-0.3.0"
@@ -44,8 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dataset",
         default="auto",
         metavar="NAME|PATH",
-        help="auto, embedded, matbench_mp_e_form, or a file in its layout (default: %(default)s: "
-        "the official file where it has been fetched, else the one in HARNESS_DATA, else embedded)",
+        help="auto, embedded, thermochemistry, matbench_mp_e_form, or a file in its layout "
+        "(default: %(default)s: the official file where it has been fetched, else the one in "
+        "HARNESS_DATA, else embedded)",
     )
     group.addoption(
         "--model",
@@ -116,6 +121,21 @@ def pytest_configure(config: pytest.Config) -> None:
     start_recording(config, context, documented)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A set that comes with the project is measured in every session: once where it is the one
+    under test."""
+    if RECORDER not in config.stash:
+        return
+    under_test = config.stash[RECORDER].context.dataset
+    beside = [item.get_closest_marker("beside") for item in items]
+    twice = [bool(mark and mark.args == (under_test,)) for mark in beside]
+    if any(twice):
+        config.hook.pytest_deselected(
+            items=[i for i, left in zip(items, twice, strict=True) if left]
+        )
+        items[:] = [item for item, left in zip(items, twice, strict=True) if not left]
+
+
 def _runs_checks(config: pytest.Config) -> bool:
     paths = [(config.invocation_params.dir / arg.split("::")[0]).resolve() for arg in config.args]
     return any(path == CHECKS or CHECKS in path.parents or path in CHECKS.parents for path in paths)
@@ -142,12 +162,30 @@ def dataset(request: pytest.FixtureRequest) -> Dataset:
 @pytest.fixture(scope="session")
 def fold(dataset: Dataset, fold_number: int) -> Fold:
     """One fold of it; a set without that fold is `not run`, not an error."""
-    if fold_number >= dataset.n_folds:
+    return _fold(dataset, fold_number)
+
+
+@pytest.fixture(scope="session")
+def training_dataset(dataset: Dataset) -> Dataset:
+    """What claims about training are measured on: the set under test, or where that is the small
+    set of our own DFT the compounds with experimental enthalpies, which are enough to train on."""
+    return load_dataset("thermochemistry") if dataset.name == "embedded" else dataset
+
+
+@pytest.fixture(scope="session")
+def training_fold(training_dataset: Dataset, fold_number: int) -> Fold:
+    """One fold of it."""
+    return _fold(training_dataset, fold_number)
+
+
+def _fold(dataset: Dataset, number: int) -> Fold:
+    """A set without that fold is `not run`, not an error."""
+    if number >= dataset.n_folds:
         raise NotAvailable(
-            f"{dataset.name} has {dataset.n_folds} fold(s); fold {fold_number} needs the official "
+            f"{dataset.name} has {dataset.n_folds} fold(s); fold {number} needs the official "
             "data: python -m harness fetch matbench_mp_e_form"
         )
-    return dataset.fold(fold_number)
+    return dataset.fold(number)
 
 
 @pytest.fixture(scope="session")
@@ -216,16 +254,27 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture(scope="session")
-def references(model: Model, store: PredictionStore) -> dict[str, References | NotAvailable]:
-    """Fixed elemental references by alignment, or why there are none."""
-    from harness.data.embedded import ELEMENTS_FILE, ELEMENTS_SHA256, load_elements
+def training_references(
+    model: Model, store: PredictionStore, training_dataset: Dataset
+) -> KnownReferences:
+    """Fixed elemental references by alignment for claims about training, or why there are none."""
+    return _references(model, store, training_dataset)
+
+
+def _references(model: Model, store: PredictionStore, dataset: Dataset) -> KnownReferences:
+    """MP2020's table, and the subject's own energies of elements: those of our own DFT beside
+    compounds of our own DFT."""
+    from harness.data import embedded, thermochemistry
     from harness.data.references import FILE_NAME as MP2020_FILE
     from harness.data.references import load_mp2020_references
     from harness.runners.zero_shot import own_references
 
-    found: dict[str, References | NotAvailable] = {
-        "self": own_references(model, load_elements()[1], store, {ELEMENTS_FILE: ELEMENTS_SHA256})
-    }
+    if dataset.name == embedded.NAME:
+        elements, inputs = embedded.load_elements()
+    else:
+        elements = thermochemistry.load_elements()[1]
+        inputs = {thermochemistry.ELEMENTS_FILE: thermochemistry.ELEMENTS_SHA256}
+    found: KnownReferences = {"self": own_references(model, elements, store, inputs)}
     try:
         table = load_mp2020_references()
         found["mp2020"] = References(
@@ -238,31 +287,64 @@ def references(model: Model, store: PredictionStore) -> dict[str, References | N
     return found
 
 
+class ZeroShotOn(Protocol):
+    """The subject's energies of a fold, ready to be aligned."""
+
+    def __call__(self, fold: Fold) -> ZeroShotResult: ...
+
+
 @pytest.fixture(scope="session")
-def zero_shot(
-    request: pytest.FixtureRequest,
-    model: Model,
-    fold: Fold,
-    store: PredictionStore,
-    references: dict[str, References | NotAvailable],
-    progress: MakeProgress,
-) -> ZeroShotResult:
-    """The subject's energies of the fold, ready to be aligned."""
+def zero_shot_on(
+    request: pytest.FixtureRequest, model: Model, store: PredictionStore, progress: MakeProgress
+) -> ZeroShotOn:
+    """Measures zero-shot energies of a fold of any data set."""
     from harness.runners import zero_shot
 
     config = zero_shot.ZeroShot(sample=request.config.getoption("--sample"))
-    return zero_shot.run(model, fold, store, references, config, progress)
+
+    def on(fold: Fold) -> ZeroShotResult:
+        known = _references(model, store, fold.dataset)
+        return zero_shot.run(model, fold, store, known, config, progress)
+
+    return on
+
+
+@pytest.fixture(scope="session")
+def zero_shot(zero_shot_on: ZeroShotOn, fold: Fold) -> ZeroShotResult:
+    """On the fold under test."""
+    return zero_shot_on(fold)
+
+
+@pytest.fixture(scope="session")
+def training_zero_shot(zero_shot_on: ZeroShotOn, training_fold: Fold) -> ZeroShotResult:
+    """On the fold that claims about training are measured on."""
+    return zero_shot_on(training_fold)
 
 
 @pytest.fixture(scope="session")
 def baseline(
+    request: pytest.FixtureRequest, fold: Fold, store: PredictionStore, progress: MakeProgress
+) -> Scored:
+    """The composition baseline on the fold under test."""
+    return _baseline(request, fold, store, progress)
+
+
+@pytest.fixture(scope="session")
+def training_baseline(
     request: pytest.FixtureRequest,
-    fold: Fold,
+    training_fold: Fold,
     store: PredictionStore,
     progress: MakeProgress,
 ) -> Scored:
-    """The composition baseline on the fold: trained on every official training row where the
-    targets are at hand, else on the training rows of the data set itself."""
+    """The composition baseline on the fold that claims about training are measured on."""
+    return _baseline(request, training_fold, store, progress)
+
+
+def _baseline(
+    request: pytest.FixtureRequest, fold: Fold, store: PredictionStore, progress: MakeProgress
+) -> Scored:
+    """Trained on every official training row where the targets are at hand, else on the training
+    rows of the data set itself."""
     from harness.models.composition import FEW_ROWS, CompositionMLP
     from harness.runners import baseline
 
@@ -273,6 +355,27 @@ def baseline(
     except NotAvailable:
         whole = fold
     return baseline.run(whole, store, CompositionMLP(), progress=progress)
+
+
+@pytest.fixture(scope="session")
+def train(
+    model: Model,
+    training_fold: Fold,
+    store: PredictionStore,
+    training_zero_shot: ZeroShotResult,
+    progress: MakeProgress,
+) -> Callable[..., FineTuneResult]:
+    """A fine-tuning with given settings, scored on the rows that zero-shot is scored on."""
+    from harness.runners import finetune
+
+    return partial(
+        finetune.run,
+        model,
+        training_fold,
+        store,
+        test_rows=training_zero_shot.rows,
+        progress=progress,
+    )
 
 
 @pytest.fixture(scope="session")

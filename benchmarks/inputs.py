@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data import Crystals, load_dataset
+from harness.data import Crystals, Dataset, load_dataset
 from harness.data.elements import SYMBOLS
 
 RATTLE_ANG = 0.02  # enough that no two atoms are alike and no row is like another
@@ -17,9 +17,15 @@ FOLD_0_ROWS = 26_551
 OFFICIAL_ROWS = 132_752
 
 
+def largest_set() -> Dataset:
+    """The largest data set at hand that has crystals."""
+    dataset = load_dataset("auto")
+    return load_dataset("thermochemistry") if dataset.name == "embedded" else dataset
+
+
 def real_rows(n: int, *, seed: int = 0) -> tuple[Crystals, str]:
     """n rows of the largest set at hand, without repetition while it lasts; and its name."""
-    dataset = load_dataset("auto")
+    dataset = largest_set()
     crystals = dataset.require_crystals()
     rng = np.random.default_rng(seed)
     rounds = [rng.permutation(len(crystals)) for _ in range(-(-n // len(crystals)))]
@@ -40,7 +46,7 @@ def rattled(crystals: Crystals, *, seed: int = 0, std_ang: float = RATTLE_ANG) -
 
 def fold_0_sized(n: int = FOLD_0_ROWS, *, seed: int = 0) -> tuple[Crystals, str]:
     """As many rows as fold 0 tests, drawn with repetition, freshly rattled: nothing repeats."""
-    dataset = load_dataset("auto")
+    dataset = largest_set()
     crystals = dataset.require_crystals()
     rows = np.random.default_rng(seed).integers(len(crystals), size=n)
     return rattled(crystals[rows], seed=seed + 1), f"{dataset.name}, with repetition, rattled"
@@ -51,7 +57,7 @@ def cells_of(n_atoms: int, n_cells: int, *, seed: int = 0) -> Crystals:
 
     n_atoms has to be a multiple of the smallest cell's (1 in the Materials Project's rows).
     """
-    crystals = load_dataset("auto").require_crystals()
+    crystals = largest_set().require_crystals()
     smallest = np.flatnonzero(crystals.n_atoms == crystals.n_atoms.min())
     copies, rest = divmod(n_atoms, int(crystals.n_atoms.min()))
     if rest:
@@ -94,7 +100,7 @@ def write_official_layout(path: Path, n_rows: int, *, seed: int = 0) -> float:
     pymatgen of 2019 did (Cartesian coordinates, labels and cell parameters too), so that a row has
     as much text as in the published file.
     """
-    dataset = load_dataset("auto")
+    dataset = largest_set()
     crystals = dataset.require_crystals()
     rng = np.random.default_rng(seed)
     rounds = [rng.permutation(len(crystals)) for _ in range(-(-n_rows // len(crystals)))]

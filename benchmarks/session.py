@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contestants import CONTESTANTS, EPOCHS, split
-from benchmarks.inputs import OFFICIAL_ROWS, write_official_layout
+from benchmarks.inputs import OFFICIAL_ROWS, largest_set, write_official_layout
 from benchmarks.race import n_cores, verdict
 from benchmarks.worker import ROOT, Run, Worker
-from harness.data import load_dataset
 
 TARGETS = {"parse": 20.0, "open_s": 2.0, "mlp": 2.0, "collect_s": 3.0}
 
@@ -97,7 +96,7 @@ def _parse(folder: Path, n_rows: int, n_their_rows: int, repeats: int) -> dict[s
 
 
 def _mlp(folder: Path, n_rows: int, repeats: int) -> dict[str, Any]:
-    dataset = load_dataset("auto")
+    dataset = largest_set()
     rows = np.random.default_rng(0).permutation(len(dataset))[:n_rows]
     crystals, target = dataset.require_crystals()[rows], dataset.target_ev_per_atom[rows]
     crystals.save(folder / "mlp.npz")

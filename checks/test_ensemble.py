@@ -37,15 +37,15 @@ each_subject = pytest.mark.parametrize("subject", MEMBERS)
 
 
 @pytest.fixture(scope="module")
-def composition(request, fold, store, progress):
+def composition(request, training_fold, store, progress):
     """Three seeds of the composition baseline, on every official training row where they are."""
-    few = fold.dataset.index is None
-    whole = fold
+    few = training_fold.dataset.index is None
+    whole = training_fold
     if not few:
         try:
-            whole = request.getfixturevalue("targets").fold(fold.number)
+            whole = request.getfixturevalue("targets").fold(training_fold.number)
         except NotAvailable:
-            whole = fold
+            whole = training_fold
     config = FEW_ROWS if few else CompositionMLP()
     return ensemble.run(
         [
@@ -56,24 +56,21 @@ def composition(request, fold, store, progress):
 
 
 @pytest.fixture(scope="module")
-def settings(request, fold):
+def settings(request, training_fold):
     """How heads are trained: as in the checks of head-only training, so the store has them."""
     whole = "nightly" in request.config.getoption("-m")
-    base = finetune.FEW_ROWS if fold.dataset.index is None else finetune.FineTune()
+    base = finetune.FEW_ROWS if training_fold.dataset.index is None else finetune.FineTune()
     rows = None if whole else min(HEAD_ROWS, request.config.getoption("--sample") or HEAD_ROWS)
     return replace(base, max_train_rows=rows)
 
 
 @pytest.fixture(scope="module")
-def ensembles(composition, model, fold, store, zero_shot, settings, progress):
+def ensembles(composition, model, train, settings):
     """An ensemble by name; heads are trained when they are first asked for."""
     made = {"composition": composition}
 
     def member(subject, seed):
-        config = replace(settings, seed=seed, **HEADS[subject])
-        return finetune.run(
-            model, fold, store, config, test_rows=zero_shot.rows, progress=progress
-        ).scored()
+        return train(replace(settings, seed=seed, **HEADS[subject])).scored()
 
     def of(subject):
         if subject not in made:
@@ -85,12 +82,12 @@ def ensembles(composition, model, fold, store, zero_shot, settings, progress):
 
 
 @pytest.fixture(scope="module")
-def on_record(composition, fold, fold_number, request, tmp_path_factory):
+def on_record(composition, training_fold, fold_number, request, tmp_path_factory):
     """The composition ensemble written with matbench and read back, and what went into it."""
-    if fold.dataset.index is None:
+    if training_fold.dataset.index is None:
         raise NotAvailable(
-            f"{fold.dataset.name} is no part of matbench; a record needs its rows: python -m "
-            "harness fetch matbench_mp_e_form"
+            f"{training_fold.dataset.name} is no part of matbench; a record needs its rows: "
+            "python -m harness fetch matbench_mp_e_form"
         )
     targets = request.getfixturevalue("targets")
     folds = record.complete(targets, {fold_number: composition.mean})
@@ -218,7 +215,7 @@ def test_one_seed_with_a_little_noise_is_noticed(noisy_copies, evidence):
     basis="founding note on three-seed ensembles",
     bound=between(*WINDOW_EV_PER_ATOM, "eV/atom", reason="the window the founding note states"),
     bounds_on={
-        "embedded": above(
+        "thermochemistry": above(
             WINDOW_EV_PER_ATOM[0],
             "eV/atom",
             reason="the least the founding note states; its upper end is about 106,201 training "

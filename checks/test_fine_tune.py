@@ -110,7 +110,7 @@ class Sizes:
 
 # On 2 cores a structure costs 5 ms for its features and 20 ms a pass where all weights are trained.
 SESSIONS = {
-    "embedded": Sizes(
+    "thermochemistry": Sizes(
         cheap=LearningCurve(sizes=(10, 30, 100)),
         scratch=LearningCurve(sizes=(10,), n_test=100),
         scratch_epochs=40,
@@ -146,8 +146,8 @@ def sizes(trainable_fold, model, request):
     """What this session affords, without sizes for which a split has too few training rows."""
     on_gpu = str(getattr(model, "device", "cpu")).startswith("cuda")
     whole = on_gpu or "nightly" in request.config.getoption("-m")
-    named = "embedded" if trainable_fold.dataset.index is None else "whole" if whole else "quick"
-    chosen = SESSIONS[named]
+    few = trainable_fold.dataset.index is None
+    chosen = SESSIONS["thermochemistry" if few else "whole" if whole else "quick"]
     fewest = min(len(split.train) for split in trainable_fold.splits)
     if fewest < min(chosen.cheap.sizes):
         raise NotAvailable(
@@ -162,18 +162,18 @@ def sizes(trainable_fold, model, request):
 
 
 @pytest.fixture(scope="module")
-def table(references):
+def table(training_references):
     """Fixed elemental energies: MP2020's, which cover most elements, or the subject's own."""
-    known = [references[name] for name in ("mp2020", "self")]
+    known = [training_references[name] for name in ("mp2020", "self")]
     return next(found for found in known if not isinstance(found, NotAvailable))
 
 
 @pytest.fixture(scope="module")
-def head_learner(model, fold, store, table):
+def head_learner(model, training_fold, store, table):
     """A learner that trains CHGNet's head, or all of CHGNet, from some start."""
     if not hasattr(model, "composition_energies"):
         raise NotAvailable(f"{model.identity.name} offers no head to train")
-    dataset = fold.dataset
+    whole, dataset = training_fold, training_fold.dataset
     crystals, target = dataset.require_crystals(), dataset.target_ev_per_atom
     own = model.composition_energies(crystals)  # what the network leaves to the composition
 
@@ -188,7 +188,7 @@ def head_learner(model, fold, store, table):
             shift = -elements.formation_energies(own, dataset.compositions)
             result = finetune.run(
                 model,
-                replace(fold, splits=(Split(train=train, test=test),), n_claimed=len(test)),
+                replace(whole, splits=(Split(train=train, test=test),), n_claimed=len(test)),
                 store,
                 replace(settings, seed=seed, batch_structures=max(2, len(train) // 16)),
                 training_targets=target + shift,
@@ -211,9 +211,9 @@ def head_learner(model, fold, store, table):
 
 
 @pytest.fixture(scope="module")
-def composition_learner(fold):
+def composition_learner(training_fold):
     """The composition baseline; ``first_seed`` moves the seeds of its draws."""
-    dataset = fold.dataset
+    dataset = training_fold.dataset
 
     def make(name=NAME, first_seed=0):
         def predict(train, test, seed):
@@ -235,11 +235,11 @@ def composition_learner(fold):
 
 
 @pytest.fixture(scope="module")
-def trainable_fold(fold, table):
+def trainable_fold(training_fold, table):
     """The fold without training rows that hold an element the table has no energy of."""
-    covers = table.covers(fold.dataset.compositions)
-    splits = tuple(Split(train=s.train[covers[s.train]], test=s.test) for s in fold.splits)
-    return replace(fold, splits=splits)
+    covers = table.covers(training_fold.dataset.compositions)
+    splits = tuple(Split(train=s.train[covers[s.train]], test=s.test) for s in training_fold.splits)
+    return replace(training_fold, splits=splits)
 
 
 @pytest.fixture(scope="module")
@@ -287,14 +287,14 @@ def points(result, name):
 @beats_scratch
 @pytest.mark.parametrize("opponent", OPPONENTS)
 def test_few_rows_and_a_pretrained_start_beat_few_rows_alone(
-    opponent, zero_shot, table, fold_number, request, evidence
+    opponent, training_zero_shot, table, fold_number, request, evidence
 ):
     result = request.getfixturevalue("dear" if opponent == "scratch" else "cheap")
     shown = {name: points(result, name) for name in result.errors_ev_per_atom}
-    refitted = f"refit on {zero_shot.details['refit_rows'][0]:,} rows"
+    refitted = f"refit on {training_zero_shot.details['refit_rows'][0]:,} rows"
     lines = {}
     for alignment, words in ((table.name, table.name), ("refit", refitted)):
-        untrained = zero_shot.scored(alignment).on(result.ids)
+        untrained = training_zero_shot.scored(alignment).on(result.ids)
         lines[f"zero-shot ({words})"] = float(np.abs(untrained.error_ev_per_atom).mean())
     figure = learning_curves(shown, lines=lines, title=f"learning curves on {result.dataset}")
     evidence.figure("curves", figure)

@@ -25,25 +25,13 @@ QUICK_ROWS = 20_000
 
 
 @pytest.fixture(scope="module")
-def settings(request, fold):
+def settings(request, training_fold):
     """The founding note's defaults, on as many rows as the session has time for."""
     whole = "nightly" in request.config.getoption("-m")
-    few = fold.dataset.index is None
+    few = training_fold.dataset.index is None
     base = finetune.FEW_ROWS if few else finetune.FineTune()
     rows = None if whole else min(QUICK_ROWS, request.config.getoption("--sample") or QUICK_ROWS)
     return replace(base, max_train_rows=rows)
-
-
-@pytest.fixture(scope="module")
-def train(model, fold, store, zero_shot, progress):
-    """A training on this fold, scored on the rows that zero-shot is scored on."""
-
-    def train_with(config, **planted):
-        return finetune.run(
-            model, fold, store, config, test_rows=zero_shot.rows, progress=progress, **planted
-        )
-
-    return train_with
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +41,17 @@ def head_only(train, settings):
 
 
 @pytest.fixture(scope="module")
-def best_zero_shot(zero_shot):
+def best_zero_shot(training_zero_shot):
     """The alignment with the lowest error on the test rows: the hardest one to beat."""
-    scored = [zero_shot.scored(name) for name in zero_shot.references]
+    scored = [training_zero_shot.scored(name) for name in training_zero_shot.references]
     return min(scored, key=lambda s: np.abs(s.error_ev_per_atom).mean())
 
 
 @pytest.fixture(scope="module")
-def on_a_few_rows(model, fold, store, progress):
+def on_a_few_rows(model, training_fold, store, progress):
     """A short training on rows enough to move weights: chgnet's modules take 0.1 s a row."""
-    first = fold.splits[0]
-    part = replace(fold, splits=(Split(train=first.train, test=first.test[:8]),))
+    first = training_fold.splits[0]
+    part = replace(training_fold, splits=(Split(train=first.train, test=first.test[:8]),))
 
     def train_with(subject=model, rows=16, **changes):
         config = finetune.FineTune(
@@ -81,7 +69,7 @@ def on_a_few_rows(model, fold, store, progress):
     basis="founding note, next step 2: 5 to 10 epochs at a learning rate of 1e-3",
     bound=below(0.0, "per epoch", reason="a loss that falls has a negative slope, however small"),
 )
-def test_the_training_loss_falls(head_only, zero_shot, evidence):
+def test_the_training_loss_falls(head_only, training_zero_shot, evidence):
     curves = {
         f"seed {result.config.seed}": (
             result.runs[0].train_mae_ev_per_atom,
@@ -90,7 +78,7 @@ def test_the_training_loss_falls(head_only, zero_shot, evidence):
         for result in head_only
     }
     kept = {f"seed {result.config.seed}": result.runs[0].best_epoch for result in head_only}
-    start = zero_shot.scored("refit").mae().interval.estimate
+    start = training_zero_shot.scored("refit").mae().interval.estimate
     evidence.figure("losses", loss_curves(curves, start=start, kept=kept))
     assert evidence(finetune.loss_trend(head_only)).held
 
@@ -137,13 +125,14 @@ def test_a_head_that_never_moved_is_noticed(on_a_few_rows, evidence):
     bound=below(0.0, "eV/atom", reason="lower is lower, by whatever amount"),
 )
 def test_a_trained_head_beats_zero_shot(
-    head_only, best_zero_shot, zero_shot, baseline, field, evidence
+    head_only, best_zero_shot, training_zero_shot, training_baseline, field, evidence
 ):
     scored = head_only[0].scored()
-    aligned = [zero_shot.scored(name) for name in zero_shot.references]
-    standings = same_rows(scored, [*aligned, baseline, *field])
+    aligned = [training_zero_shot.scored(name) for name in training_zero_shot.references]
+    others = [*aligned, training_baseline]
+    standings = same_rows(scored, [*others, *field])
     evidence.figure("same-rows", mae_comparison([row[:5] for row in standings]))
-    paired = {other.model: _ends(scored.mae_minus(other)) for other in (*aligned, baseline)}
+    paired = {other.model: _ends(scored.mae_minus(other)) for other in others}
     seeds = {str(r.config.seed): r.scored().mae().interval.estimate for r in head_only}
     same = [row._asdict() for row in standings]
     measured = scored.mae_minus(best_zero_shot)
@@ -157,9 +146,9 @@ def _ends(measurement):
 
 @pytest.mark.control(of="head-only.beats-zero-shot", fault="trained on targets dealt to other rows")
 def test_a_head_trained_on_shuffled_targets_is_noticed(
-    train, settings, fold, best_zero_shot, evidence
+    train, settings, training_fold, best_zero_shot, evidence
 ):
-    targets = np.random.default_rng(0).permutation(fold.dataset.target_ev_per_atom)
+    targets = np.random.default_rng(0).permutation(training_fold.dataset.target_ev_per_atom)
     shuffled = train(settings, training_targets=targets)
     assert evidence(shuffled.scored().mae_minus(best_zero_shot)).refuted
 

@@ -57,23 +57,10 @@ AVERAGES = {"0.99": Lever(name="average of weights, 0.99", change={"ema": 0.99},
 
 
 @pytest.fixture(scope="module")
-def baseline_settings(request, fold):
-    base = finetune.FEW_ROWS if fold.dataset.index is None else finetune.FineTune()
+def baseline_settings(request, training_fold):
+    base = finetune.FEW_ROWS if training_fold.dataset.index is None else finetune.FineTune()
     rows = min(ROWS, request.config.getoption("--sample") or ROWS)
     return replace(base, epochs=5, patience=None, max_train_rows=rows)
-
-
-@pytest.fixture(scope="module")
-def train(model, fold, store, zero_shot, progress):
-    """A training on this fold, scored on the rows that zero-shot is scored on; each once."""
-
-    @functools.cache
-    def train_with(settings):
-        return finetune.run(
-            model, fold, store, settings, test_rows=zero_shot.rows, progress=progress
-        )
-
-    return train_with
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +69,7 @@ def compare(model, train, baseline_settings):
     # On a GPU trainings differ from one another, and their floor takes more than one pair.
     on_gpu = model.identity.settings.get("device", "cpu") != "cpu"
     config = lever.LeverTest(repeats=5 if on_gpu else 2)
+    train = functools.cache(train)  # all levers share the baseline's trainings
 
     effects = {}
 

@@ -32,14 +32,14 @@ def potentials():
 
 
 def test_rows_repeat_only_when_the_set_is_used_up():
-    n = len(load_dataset("embedded"))
+    n = len(load_dataset("thermochemistry"))
     crystals, source = real_rows(n + 5)
     hashes = {row.tobytes() for row in crystals[:n].row_hashes()}
-    assert (len(hashes), len(crystals), source) == (n, n + 5, "embedded")
+    assert (len(hashes), len(crystals), source) == (n, n + 5, "thermochemistry")
 
 
 def test_a_fold_0_sized_input_repeats_nothing_and_has_no_two_atoms_alike():
-    n = 2 * len(load_dataset("embedded"))
+    n = 2 * len(load_dataset("thermochemistry"))
     crystals, _ = fold_0_sized(n)
     assert len({row.tobytes() for row in crystals.row_hashes()}) == n
 
@@ -57,7 +57,7 @@ def test_rattling_moves_atoms_by_its_standard_deviation_and_leaves_the_cells():
 
 
 def test_a_supercell_is_the_same_crystal(potentials):
-    smallest = int(load_dataset("embedded").require_crystals().n_atoms.min())
+    smallest = int(load_dataset("thermochemistry").require_crystals().n_atoms.min())
     unit, larger = (cells_of(n, 2) for n in (smallest, 6 * smallest))
     assert larger.n_atoms.tolist() == [6 * smallest] * 2
     np.testing.assert_allclose(larger.volumes_ang3, 6 * unit.volumes_ang3)
@@ -67,7 +67,7 @@ def test_a_supercell_is_the_same_crystal(potentials):
 
 def test_a_file_in_the_official_layout_holds_the_rows_it_was_made_of(tmp_path):
     path = tmp_path / "rows.json.gz"
-    dataset = load_dataset("embedded")
+    dataset = load_dataset("thermochemistry")
     write_official_layout(path, 40, seed=3)
     raw = parse(path)
     rows = np.random.default_rng(3).permutation(len(dataset))[:40]
@@ -105,7 +105,7 @@ def test_agreement_is_the_largest_difference_of_all_blocks():
 
 def test_both_trainings_end_at_the_same_predictions(tmp_path):
     pytest.importorskip("torch")
-    dataset = load_dataset("embedded")
+    dataset = load_dataset("thermochemistry")
     dataset.require_crystals().save(tmp_path / "rows.npz")
     np.save(tmp_path / "rows.npy", dataset.target_ev_per_atom)
     ours, plain = (CONTESTANTS[name]("cpu") for name in ("ours-mlp", "plain-mlp"))

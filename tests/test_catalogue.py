@@ -38,7 +38,7 @@ class Collected:
 def collected():
     found = Collected()
     code = pytest.main(
-        [str(CHECKS), "--collect-only", "-qq", "-p", "no:cacheprovider", "--dataset", "embedded"],
+        [str(CHECKS), "--collect-only", "-qq", "-p", "no:cacheprovider", "--dataset", "wbm"],
         plugins=[found],
     )
     assert code == pytest.ExitCode.OK

@@ -524,7 +524,7 @@ def chgnet():
 @pytest.fixture(scope="module")
 def few() -> Fold:
     """Small crystals of common elements, so that both halves hold the same ones."""
-    dataset = load_dataset("embedded")
+    dataset = load_dataset("thermochemistry")
     small = dataset.crystals.n_atoms <= 4
     counts = (dataset.compositions[small] > 0).sum(axis=0)
     common = ~(dataset.compositions[:, counts < 4] > 0).any(axis=1)

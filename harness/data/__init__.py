@@ -39,11 +39,11 @@ SUBSET = "matbench_mp_e_form (subset)"
 SUBSET_FILE = "matbench_mp_e_form_subset.json.gz"
 FETCH_OFFICIAL = f"python -m harness fetch {OFFICIAL}"
 
-_NAMES = ("auto", "embedded", OFFICIAL, "subset", "targets", "wbm")
+_NAMES = ("auto", "embedded", "thermochemistry", OFFICIAL, "subset", "targets", "wbm")
 
 
 def load_dataset(name_or_path: str | Path = "auto") -> Dataset:
-    """A data set by name (auto, embedded, matbench_mp_e_form, subset, targets, wbm) or path.
+    """A data set by name (see `available`) or path.
 
     Raises:
         ConfigError: neither a known name nor an existing file.
@@ -59,6 +59,10 @@ def load_dataset(name_or_path: str | Path = "auto") -> Dataset:
         from harness.data import embedded
 
         return embedded.load()
+    if chosen == "thermochemistry":
+        from harness.data import thermochemistry
+
+        return thermochemistry.load()
     if chosen == "targets":
         from harness.data import targets
 
@@ -154,7 +158,8 @@ def available() -> dict[str, str]:
     return {
         OFFICIAL: where(official_file(), f"absent: {FETCH_OFFICIAL}"),
         SUBSET: where(shared_data_file(SUBSET_FILE), in_folder + SUBSET_FILE),
-        "embedded": "comes with the project",
+        "embedded": "comes with the project: formation energies from its own PBE calculations",
+        "thermochemistry": "comes with the project: enthalpies of formation from experiment",
         "targets": where(shared_data_file(targets.FILE_NAME), in_folder + targets.FILE_NAME),
         "wbm": where(shared_data_file(wbm.FILE_NAME), in_folder + wbm.FILE_NAME),
         "peer predictions": where(shared_data_file(peers.FILE_NAME), in_folder + peers.FILE_NAME),

@@ -1,7 +1,7 @@
 """A set of crystals with formation energies, and how it is split into what fits and what is scored.
 
-Public: Dataset, Fold, Split, Rows. Row positions count from 0 in the dataset at hand; `index` holds
-the official row numbers where there are any.
+Public: Dataset, Fold, Split, Rows, cross_fitted. Row positions count from 0 in the dataset at hand;
+`index` holds the official row numbers where there are any.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Dataset:
         DataError: lengths differ, a target is not finite, an id or official number comes twice.
     """
 
-    name: str  # "matbench_mp_e_form", "matbench_mp_e_form (subset)", "embedded", "wbm"
+    name: str  # "matbench_mp_e_form", "matbench_mp_e_form (subset)", "embedded", "thermochemistry"
     ids: np.ndarray  # (n,) str, unique
     target_ev_per_atom: np.ndarray  # (n,) float64 formation energies, finite
     crystals: Crystals | None  # None where only compositions are known
@@ -326,3 +326,25 @@ def _first_repeat(keys: np.ndarray) -> int | None:
     order = np.argsort(keys, kind="stable")
     repeats = order[1:][keys[order[1:]] == keys[order[:-1]]]
     return int(repeats.min())
+
+
+def cross_fitted(compositions: np.ndarray, salt: str, n_splits: int = 5) -> tuple[Split, ...]:
+    """Splits that test every row once; rows of one composition are tested together.
+
+    The order is that of a hash rather than of a random generator, whose stream may change between
+    releases.
+
+    Args:
+        compositions: (n, 118) whole numbers of atoms.
+    """
+    keys = []
+    for counts in compositions.astype(np.int64):
+        reduced = counts // np.gcd.reduce(counts)
+        keys.append(" ".join(f"{z}:{reduced[z - 1]}" for z in np.flatnonzero(reduced) + 1))
+    shuffled = sorted(set(keys), key=lambda key: hashlib.sha256(f"{salt}|{key}".encode()).digest())
+    part_of_key = {key: place % n_splits for place, key in enumerate(shuffled)}
+    part = np.array([part_of_key[key] for key in keys])
+    return tuple(
+        Split(train=np.flatnonzero(part != k), test=np.flatnonzero(part == k))
+        for k in range(n_splits)
+    )

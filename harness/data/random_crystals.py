@@ -186,7 +186,7 @@ def elemental_crystals(elements: Collection[int]) -> tuple[np.ndarray, Crystals,
         sources: m strings: "fixtures" where the project has the element's crystal, else "fcc",
             nearest neighbours at the sum of their radii.
     """
-    from harness.data.embedded import load_elements
+    from harness.data.thermochemistry import load_elements
 
     known, real, _ = load_elements()
     row_of = {int(z): row for row, z in enumerate(known)}

@@ -34,6 +34,7 @@ MARKERS = (
     *(f"fold{k}: uses fold {k}; `-m fold0` is the quick session" for k in FOLDS),
     "nightly: all five folds and larger samples",
     "gpu: needs a GPU",
+    "beside(dataset): measured in every session, but where this set is the one under test",
     "claim(id, statement, basis, bound, bounds_on): a falsifiable sentence and its bound",
     "control(of, fault): the same check on a subject with one planted fault; must not be held",
 )

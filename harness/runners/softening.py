@@ -21,6 +21,7 @@ from harness.data.dft import (
     DATASET,
     FILE,
     NEAR_EQUILIBRIUM,
+    SET_ASIDE,
     BirchMurnaghan,
     DFTSet,
     EquationOfState,
@@ -425,13 +426,14 @@ def curves(
         DataError: no crystal does.
     """
     every = [dft.eos(crystal) for crystal in dft.crystals]
-    wanted = [eos for eos in every if (np.abs(eos.v_over_v0 - 1) > NEAR_EQUILIBRIUM).any()]
+    far = [eos for eos in every if (np.abs(eos.v_over_v0 - 1) > NEAR_EQUILIBRIUM).any()]
+    wanted = [eos for eos in far if eos.crystal not in SET_ASIDE]
     if not wanted:
         raise DataError("no equation of state of the DFT set reaches beyond 10 % in volume")
     predicted = _energies(model, store, [eos.crystals for eos in wanted], progress)
     found: list[Curve] = []
     sources: list[EquationOfState] = []
-    dropped: dict[str, str] = {}
+    dropped = {eos.crystal: SET_ASIDE[eos.crystal] for eos in far if eos.crystal in SET_ASIDE}
     for source, (energies, problems) in zip(wanted, predicted, strict=True):
         made = _curve(source, energies, problems)
         if isinstance(made, str):

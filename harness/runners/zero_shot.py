@@ -14,7 +14,6 @@ import numpy as np
 
 from harness.data.crystals import Crystals
 from harness.data.dataset import Fold
-from harness.data.dft import DATASET, FILE, DFTSet
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.alignment import NO_REFERENCES, References
@@ -195,43 +194,6 @@ def own_references(
     energies = np.full(compositions.shape[1], np.nan)
     energies[which[predicted.scored]] = predicted.energy[predicted.scored]
     return References(name="self", energies_ev_per_atom=energies, inputs=inputs)
-
-
-def on_own_dft(model: Model, dft: DFTSet, store: PredictionStore) -> Scored:
-    """Formation energies against the project's own PBE calculations, at their geometries.
-
-    Both sides take off their own energy of the same elemental crystals, so nothing is fitted and no
-    correction of any scheme enters.
-
-    Raises:
-        DataError: the set has no formation energies.
-    """
-    reference, inputs = dft.formation_energies(), {FILE: dft.sha256}
-    if len(reference) == 0:
-        raise DataError(
-            f"{FILE} has no formation energies; restore it, or compute more as its README says"
-        )
-    elements = own_references(model, reference.elements, store, inputs)
-    total = store.energies(model, reference.crystals)
-    compositions = reference.crystals.compositions()
-    predicted = elements.formation_energies(total.energy, compositions)
-    covered = np.isfinite(predicted)
-    excluded = dict(Counter(total.problems.values()))
-    if unseen := int((total.scored & ~covered).sum()):
-        names = " ".join(SYMBOLS[z - 1] for z in elements.missing(compositions[total.scored]))
-        excluded[f"no energy of {names} as an element"] = unseen
-    return Scored(
-        model=f"{model.identity.name} (self)",
-        dataset=DATASET,
-        ids=reference.ids[covered],
-        formulas=reference.formulas[covered],
-        reference_ev_per_atom=reference.e_form_ev_per_atom[covered],
-        predicted_ev_per_atom=predicted[covered],
-        of=len(reference),
-        excluded=excluded,
-        inputs={**inputs, model.identity.name: model.identity.weights_sha256},
-        details={"references": reference.references, "dft_versions": dft.versions()},
-    )
 
 
 def _at_most(rows: np.ndarray, limit: int | None, draw: np.random.Generator) -> np.ndarray:

@@ -30,6 +30,7 @@ from harness.models.chgnet.forward import (
 from harness.models.chgnet.graph import Graph, build_graph
 from harness.models.chgnet.messages import MessageGraph, all_messages, distinct_messages
 from harness.models.chgnet.weights import read_chgnet, state_sha256
+from harness.models.memory import keep_freed_memory
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
 from harness.models.threads import each_on_one_thread
@@ -129,6 +130,8 @@ class CHGNetModel:
         return model
 
     def _adopt(self, network: CHGNet, name: str, device: torch.device) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         self.device = device
         self._network = network
         arguments = network.model_args
