@@ -33,7 +33,7 @@ from harness.errors import DataError
 
 DATASET = "own PBE calculations"  # what evidence calls it
 FILE = "dft/reference.jsonl.gz"  # under fixtures/
-SHA256 = "b74f7b1dfa2e0ceccfe201994534ee0bb0ab4b2ba3411b79026c4f63c2df07be"
+SHA256 = "42aa920efc6eb8f02eef69f830e13b23dbd10a19359a65297680e2b5876a31c3"
 
 NEAR_EQUILIBRIUM = 0.101  # |V/V0 - 1| of the points a minimum is fitted to
 

@@ -16,13 +16,13 @@ from harness.data.dft import FILE, load_dft
 NAME = "embedded"
 # The first of 0, 1, 2, ... that leaves the most tested rows all of whose elements are in two
 # training rows or more. No model took part in the choice.
-_SPLIT_SALT = "0"
+_SPLIT_SALT = "3"
 
 
 def load() -> Dataset:
     """Compounds with formation energies from the project's own calculations, eV/atom.
 
-    ids are "NiAl-CsCl": formula and prototype. Crystals are at the volume of the fitted minimum.
+    ids are "AlSc-CsCl": formula and prototype. Crystals are at the volume of the fitted minimum.
     Fold 0, the only one, is cross-fitted in five splits.
 
     Raises:

@@ -18,15 +18,16 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,12 +35,17 @@ import numpy as np
 from harness.data.crystals import MIN_VOLUME_ANG3, Crystals, triple_products
 from harness.data.elements import NUMBERS
 from harness.data.folds import N_OFFICIAL, mbid, row_numbers
+from harness.data.layout_rows import BAD_BATCH, Columns, Helpers, decode
 from harness.errors import DataError
 
 STRUCTURE, TARGET = "structure", "e_form"
 
 _READ_BYTES = 1 << 18
 _BATCH_BYTES = 1 << 18  # of text; what larger batches decode to falls out of the cache
+_LARGE_FILE = (
+    1 << 24
+)  # bytes packed: below, a helper is not worth the half second it takes to start
+_MOST_HELPERS = 3  # inflating, which is serial, keeps no more busy
 _HEAD = re.compile(
     rb'\s*\{\s*"index"\s*:\s*(\[[^][]*\])\s*,\s*"columns"\s*:\s*(\[[^][]*\])\s*,'
     rb'\s*"data"\s*:\s*\[\s*(?=\[)'
@@ -177,23 +183,39 @@ def _parse_stream(path: Path, pieces: Iterator[bytes]) -> RawColumns:
     index = _official_numbers(path, head[1])
     rows = _Rows(path, len(index), _official_name(index))
     text, separator = text[head.end() :], b""
-    for piece in chain((b"",), pieces):
-        text += piece
-        start = 0
-        separator = separator or max(_SEPARATORS, key=text.count)
-        while (cut := text.find(separator, start + _BATCH_BYTES)) >= 0:
-            rows.add(b"[" + text[start : cut + 1] + b"]")
-            start = cut + 2
-        text = text[start:]
-        if separator not in text:
-            separator = b""
-            if len(text) > _HEAD_LIMIT:
-                raise _OtherLayoutError
+    n_helpers = min(_MOST_HELPERS, _n_cores() - 1) if path.stat().st_size > _LARGE_FILE else 0
+    with Helpers(n_helpers) as helpers:
+        for piece in chain((b"",), pieces):
+            text += piece
+            start = 0
+            separator = separator or max(_SEPARATORS, key=text.count)
+            while (cut := text.find(separator, start + _BATCH_BYTES)) >= 0:
+                _take(rows, helpers.give(b"[" + text[start : cut + 1] + b"]"))
+                start = cut + 2
+            text = text[start:]
+            if separator not in text:
+                separator = b""
+                if len(text) > _HEAD_LIMIT:
+                    raise _OtherLayoutError
+        _take(rows, helpers.rest())
     end = text.rfind(b"]", 0, max(text.rfind(b"]"), 0))  # the last row's, before that of "data"
     if end < 0 or not _TAIL.fullmatch(text, end + 1):
         raise _OtherLayoutError
     rows.add(b"[" + text[: end + 1] + b"]")
     return RawColumns(index=index, target=rows.target(), crystals=rows.crystals())
+
+
+def _take(rows: _Rows, done: Iterable[tuple[bytes, Columns | None]]) -> None:
+    """Batches in their order; one that could not be decoded says why."""
+    for text, columns in done:
+        if columns is None:
+            rows.add(text)
+        else:
+            rows.append(columns)
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parse_whole(path: Path) -> RawColumns:
@@ -304,35 +326,6 @@ def _official_name(index: np.ndarray) -> Callable[[int], str]:
 
 
 # --- rows -----------------------------------------------------------------------------------------
-# A tuple says how long a list has to be; keys that are not named are skipped unread. Nothing here
-# can be in a reference cycle, hence gc=False.
-
-_Vector = tuple[float, float, float]
-
-
-class _Species(msgspec.Struct, gc=False):
-    element: str
-    occu: Annotated[float, msgspec.Meta(ge=1.0, le=1.0)]  # anything else is a disordered site
-
-
-class _Site(msgspec.Struct, gc=False):
-    species: tuple[_Species]
-    abc: _Vector
-
-
-class _Lattice(msgspec.Struct, gc=False):
-    matrix: tuple[_Vector, _Vector, _Vector]
-
-
-class _Structure(msgspec.Struct, gc=False):
-    lattice: _Lattice
-    sites: Annotated[list[_Site], msgspec.Meta(min_length=1)]
-
-
-_BATCH = msgspec.json.Decoder(list[tuple[_Structure, float]])
-_flat = chain.from_iterable
-
-
 class _Rows:
     """Columns under construction; numbers arrive as flat runs and are shaped at the end."""
 
@@ -341,29 +334,19 @@ class _Rows:
         self.n_expected = n_expected
         self.name = name  # how a message calls the row at a position
         self.n_rows = 0
-        self._numbers: list[bytes] = []
-        self._n_sites: list[np.ndarray] = []
-        self._coords: list[np.ndarray] = []
-        self._lattices: list[np.ndarray] = []
-        self._targets: list[np.ndarray] = []
+        self._parts: list[Columns] = []
 
     def add(self, text: bytes) -> None:
         """Decode one batch, a JSON list of whole rows."""
         try:
-            structures, targets = zip(*_BATCH.decode(text), strict=True)
-            sites = [site for structure in structures for site in structure.sites]
-            numbers = bytes([NUMBERS[site.species[0].element] for site in sites])
-        except (msgspec.MsgspecError, KeyError, ValueError) as error:
+            self.append(decode(text))
+        except BAD_BATCH as error:
             raise self._problem(text, error) from error
-        coords = _flat([site.abc for site in sites])
-        vectors = _flat([structure.lattice.matrix for structure in structures])
-        n = len(structures)
-        self._numbers.append(numbers)
-        self._n_sites.append(np.array([len(structure.sites) for structure in structures]))
-        self._coords.append(np.fromiter(coords, np.float64, count=3 * len(sites)))
-        self._lattices.append(np.fromiter(_flat(vectors), np.float64, count=9 * n))
-        self._targets.append(np.array(targets, dtype=np.float64))
-        self.n_rows += n
+
+    def append(self, columns: Columns) -> None:
+        """The next batch, decoded."""
+        self._parts.append(columns)
+        self.n_rows += len(columns.targets)
 
     def _problem(self, text: bytes, error: Exception) -> DataError | _OtherLayoutError:
         """The first thing wrong in a batch, found slowly."""
@@ -381,7 +364,7 @@ class _Rows:
 
     def target(self) -> np.ndarray:
         """(n,) float64."""
-        return _joined(self._targets) if self._targets else np.empty(0)
+        return np.concatenate([np.empty(0), *(part.targets for part in self._parts)])
 
     def crystals(self) -> Crystals:
         """Everything added, which it releases. Raises DataError if rows are missing or flat."""
@@ -393,7 +376,9 @@ class _Rows:
             )
         if self.n_rows == 0:
             raise DataError(f"{self.path} has no rows. {_RESTORE}.")
-        lattices = _joined(self._lattices).reshape(-1, 3, 3)
+        numbers, n_sites, coords, vectors, _ = zip(*self._parts, strict=True)
+        self._parts.clear()
+        lattices = np.concatenate(vectors).reshape(-1, 3, 3)
         volumes = np.abs(triple_products(lattices))
         if (flat := np.flatnonzero(~(volumes > MIN_VOLUME_ANG3))).size:
             raise DataError(
@@ -402,18 +387,11 @@ class _Rows:
                 "plane or the units are wrong; they are rows, in Å."
             )
         return Crystals(
-            numbers=np.frombuffer(bytearray().join(self._numbers), dtype=np.uint8),
-            frac_coords=_joined(self._coords).reshape(-1, 3),
+            numbers=np.concatenate(numbers),
+            frac_coords=np.concatenate(coords).reshape(-1, 3),
             lattices=lattices,
-            offsets=np.concatenate([[0], np.cumsum(_joined(self._n_sites))]),
+            offsets=np.concatenate([[0], np.cumsum(np.concatenate(n_sites))]),
         )
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """One array of all parts, which are released."""
-    whole = np.concatenate(parts)
-    parts.clear()
-    return whole
 
 
 # --- what is wrong with a row ---------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """How the C library handles what torch frees.
 
-A gradient of a large cell asks for blocks of tens of megabytes and frees them, layer after layer. By
-default glibc gives such blocks back to the kernel, which has to clear them when they are asked for
-again: two thirds of the time of a gradient of 200 atoms went into that.
+A gradient of a large cell asks for blocks of tens of megabytes and frees them, layer after layer.
+By default glibc gives such blocks back to the kernel, which has to clear them when they are asked
+for again: two thirds of the time of a gradient of 200 atoms went into that.
 
 Public: keep_freed_memory.
 """
@@ -36,4 +36,5 @@ def keep_freed_memory() -> bool:
         _M_TOP_PAD: _GIB // 16,
         _M_ARENA_MAX: 1,
     }
-    return all([mallopt(option, value) == 1 for option, value in asked.items()])
+    taken = [mallopt(option, value) for option, value in asked.items()]  # every one of them
+    return all(taken)
