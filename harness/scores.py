@@ -142,6 +142,25 @@ class Scored:
         )
 
 
+def typical(members: Sequence[Scored], *, model: str) -> Scored:
+    """A subject that errs on every row as its members do on average: one of them, without its luck.
+
+    Its predictions are the references plus the mean of the members' absolute errors.
+
+    Raises:
+        DataError: the members were scored on other rows or against other references.
+    """
+    first = members[0]
+    for other in members[1:]:
+        if not (
+            np.array_equal(first.ids, other.ids)
+            and np.array_equal(first.reference_ev_per_atom, other.reference_ev_per_atom)
+        ):
+            raise DataError(f"{first.model} and {other.model} were not scored on the same rows")
+    error = np.mean([np.abs(member.error_ev_per_atom) for member in members], axis=0)
+    return first.with_predictions(lambda _: first.reference_ev_per_atom + error, model=model)
+
+
 class Standing(NamedTuple):
     """One model's MAE among several on the same rows, eV/atom."""
 

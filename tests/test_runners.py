@@ -12,7 +12,7 @@ from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.alignment import References
 from harness.models.composition import CompositionMLP
 from harness.runners import baseline, leaderboard, record, zero_shot
-from harness.scores import Scored
+from harness.scores import Scored, typical
 from harness.store import PredictionStore
 from tests.fakes import SumOfNumbers, cubes
 
@@ -229,3 +229,13 @@ def test_a_leaderboard_mae_is_recomputed_and_a_wrong_fold_is_noticed(official):
     )
     with pytest.raises(DataError, match="published under another fold"):
         leaderboard.run(official, moved, 2)
+
+
+def test_a_typical_member_errs_as_the_members_do_on_average(one_fold):
+    wide = one_fold.with_predictions(lambda e: e - 0.4, model="another")  # errs by -0.3
+    both = typical([one_fold, wide], model="both")
+    assert both.mae().interval.estimate == pytest.approx(0.2)
+    assert len(both) == len(one_fold)
+    apart = wide.on(wide.ids[1:])
+    with pytest.raises(DataError, match="same rows"):
+        typical([one_fold, apart], model="both")
