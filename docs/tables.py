@@ -19,7 +19,7 @@ from harness.evidence import Evidence, Session
 
 DOCS = Path(__file__).parent
 AWAY = ("softening", "magnitudes", "relax", "chgnet", "mattersim", "physics")
-INDEPENDENT = (*AWAY, "fine-tune.beats-scratch[toy]", "zero-shot.own-dft")  # of the data set
+INDEPENDENT = (*AWAY, "fine-tune.beats-scratch[toy]", "zero-shot.own-dft", "zero-shot.experiments")
 
 
 def main(real: Path, embedded: Path) -> None:
