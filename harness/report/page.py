@@ -281,8 +281,9 @@ def _notices(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 "This is the small embedded data set, not an official benchmark.",
-                f"{reason} Its numbers test the harness and the model's plumbing; they do not "
-                "compare with published ones.".strip(),
+                f"{reason} It holds formation energies of the project's own PBE calculations; "
+                "claims about training are measured on compounds with experimental enthalpies. "
+                "Neither compares with published numbers on mp_e_form.".strip(),
             )
         )
     elif "subset" in dataset.lower():
