@@ -32,8 +32,8 @@ under_each_alignment = pytest.mark.parametrize("alignment", ALIGNMENTS)
 
 @pytest.mark.claim(
     id="zero-shot.beats-baseline",
-    statement="Without training, the potential's e_form has an MAE below the bound: 0.11 eV/atom on "
-    "mp_e_form, another where the references are other energies.",
+    statement="Without training, the potential's e_form has an MAE below the bound: 0.11 eV/atom "
+    "on mp_e_form, another where the references are other energies.",
     basis="founding note on CHGNet and matbench mp_e_form, next step 1. Its training set, MPtrj, "
     "is of the Materials Project, as these rows are: the claim is about interpolation",
     bound=below(0.11, "eV/atom", reason="what the composition baseline reaches on full fold 0"),
