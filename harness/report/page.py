@@ -202,7 +202,7 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
                 details=_node(record.details) if record.details else None,
             )
         )
-    sections = [_section(id, shown, anchors) for id, shown in groups.items()]
+    sections = [_section(name, shown, anchors) for name, shown in groups.items()]
     controls = [s for section in sections for s in section.controls]
     by_record = {id(s.record): s for section in sections for s in section.cases}
     info = _UNSAID | session.session
