@@ -33,7 +33,7 @@ from harness.errors import DataError
 
 DATASET = "own PBE calculations"  # what evidence calls it
 FILE = "dft/reference.jsonl.gz"  # under fixtures/
-SHA256 = "42aa920efc6eb8f02eef69f830e13b23dbd10a19359a65297680e2b5876a31c3"
+SHA256 = "574867031a94944005ca5dcb5841401ab54ad007fcb74014765bf92daa1439f8"
 
 NEAR_EQUILIBRIUM = 0.101  # |V/V0 - 1| of the points a minimum is fitted to
 
@@ -41,7 +41,7 @@ NEAR_EQUILIBRIUM = 0.101  # |V/V0 - 1| of the points a minimum is fitted to
 # (Close-packed stackings of Li and Na lie within 2 meV/atom of bcc in PBE.) Sn is grey tin, which
 # PBE and the Materials Project put below white tin.
 ELEMENT_REFERENCES = {
-    **dict.fromkeys(("Ag", "Al", "Au", "Ca", "Cu", "Pb", "Pd", "Pt", "Sr"), "fcc"),
+    **dict.fromkeys(("Ag", "Al", "Au", "Ca", "Cu", "Pb", "Pd", "Pt"), "fcc"),
     **dict.fromkeys(("K", "Li", "Na"), "bcc"),
     **dict.fromkeys(("Be", "Cd", "Mg", "Sc", "Ti", "Y", "Zn", "Zr"), "hcp"),
     **dict.fromkeys(("Ge", "Si", "Sn"), "diamond"),
@@ -149,6 +149,11 @@ class EquationOfState:
     def energies_ev_per_atom(self) -> np.ndarray:
         """(k,)."""
         return self.energies_ev / self.n_atoms
+
+    @property
+    def is_bracketed(self) -> bool:
+        """Whether the lowest energy is at neither end."""
+        return 0 < int(np.argmin(self.energies_ev)) < len(self.energies_ev) - 1
 
     @cached_property
     def minimum(self) -> BirchMurnaghan:
@@ -309,7 +314,7 @@ class DFTSet:
     def formation_energies(self) -> FormationEnergies:
         """Formation energies of compounds whose elements are there at the same settings.
 
-        Without compounds set aside.
+        Without compounds set aside, and those whose minimum the points do not bracket.
         """
         references: dict[str, str] = {}
         ids, formation, at_minimum = [], [], []
@@ -342,8 +347,10 @@ class DFTSet:
         )
 
     def _same_settings(self, crystal: str, element: str) -> bool:
-        """Whether the element is there with the compound's cutoff and smearing, and bracketed."""
+        """Whether the element is there with the compound's cutoff and smearing, both bracketed."""
         found = self._by_kind.get((element, "eos"), [])
+        if not found or not all(self.eos(name).is_bracketed for name in (crystal, element)):
+            return False
         wanted = self._of(crystal, "eos")
         names = ("ecut_ev", "xc", "setups", "smearing", "smearing_width_ev")
         settings = {tuple(r["settings"][name] for name in names) for r in [*found, *wanted]}

@@ -16,7 +16,7 @@ from harness.data.dft import FILE, load_dft
 NAME = "embedded"
 # The first of 0, 1, 2, ... that leaves the most tested rows all of whose elements are in two
 # training rows or more. No model took part in the choice.
-_SPLIT_SALT = "3"
+_SPLIT_SALT = "6"
 
 
 def load() -> Dataset:
