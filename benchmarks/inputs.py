@@ -52,8 +52,11 @@ def fold_0_sized(n: int = FOLD_0_ROWS, *, seed: int = 0) -> tuple[Crystals, str]
     return rattled(crystals[rows], seed=seed + 1), f"{dataset.name}, with repetition, rattled"
 
 
+KINDS = 4  # of the smallest cells that larger ones are made of, the same for every size
+
+
 def cells_of(n_atoms: int, n_cells: int, *, seed: int = 0) -> Crystals:
-    """Supercells of n_atoms made of the smallest real cells at hand, one kind a row.
+    """Supercells of n_atoms made of some of the smallest real cells at hand, each kind in turn.
 
     n_atoms has to be a multiple of the smallest cell's (1 in the Materials Project's rows).
     """
@@ -62,7 +65,8 @@ def cells_of(n_atoms: int, n_cells: int, *, seed: int = 0) -> Crystals:
     copies, rest = divmod(n_atoms, int(crystals.n_atoms.min()))
     if rest:
         raise ValueError(f"{n_atoms} atoms are no multiple of {crystals.n_atoms.min()}")
-    rows = np.random.default_rng(seed).permutation(np.resize(smallest, n_cells))
+    kinds = np.random.default_rng(seed).permutation(smallest)[:KINDS]
+    rows = np.resize(kinds, n_cells)
     cells = [_supercell(crystals[int(row)], copies) for row in rows]
     return Crystals.concatenate(cells)
 

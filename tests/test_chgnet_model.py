@@ -499,7 +499,7 @@ def test_identity_names_weights_and_settings(model: CHGNetModel) -> None:
     assert isinstance(model, Model)
     assert model.identity.name == "chgnet-0.3.0"
     assert model.identity.settings == {
-        "engine": "2",
+        "engine": "3",
         "dtype": "float32",
         "device": "cpu",
         "mlp_out_bias": "False",

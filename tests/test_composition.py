@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from harness.errors import ConfigError, DataError
-from harness.models.composition import CompositionMLP
+from harness.models.composition import CompositionMLP, one_cycle
 
 SMALL = CompositionMLP(epochs=40, width=16, batch_rows=32)
 
@@ -71,3 +72,15 @@ def test_bad_rows_and_settings_are_refused():
         SMALL.fit_predict(train, target, np.zeros((1, 118)))
     with pytest.raises(ConfigError):
         CompositionMLP(epochs=0)
+
+
+def test_the_schedule_is_torchs_one_cycle():
+    optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.0, total_steps=57)
+    for step in range(57):
+        (group,) = optimiser.param_groups
+        expected = (group["lr"], group["betas"][0])
+        assert one_cycle(step, 57) == pytest.approx(expected, rel=1e-12)
+        optimiser.step()
+        if step < 56:
+            schedule.step()

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -35,9 +36,26 @@ if TYPE_CHECKING:
     from chgnet.model import CHGNet
 
 WIDTH = 64  # of every feature
+_FAR = 80.0  # sigmoid is 0 or 1 to float32 from here, and its exponential no denormal number
 # Edges handled together where no gradient is needed: 64 and 128 float32 each, so that what one
 # step writes the next still finds in a core's second-level cache (1 to 2 MiB).
 _EDGES_PER_BLOCK = 2048
+
+
+def _tanh_is_fast() -> bool:
+    """Whether this processor is Intel's, whose library torch takes tanh from.
+
+    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a sixth
+    of the sigmoid.
+    Asked of the system and not measured, so that the same machine always gives the same bytes.
+    """
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+
+
+_TANH_IS_FAST = _tanh_is_fast()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +88,8 @@ class Hidden:
 
     The first layer's matrices are stored halved, so that h is x / 2 and silu(x) = h + h tanh(h).
     CHGNet's sums reach hundreds, where silu itself passes through denormal exponentials, which
-    cost a processor five times as much as the whole of tanh.
+    cost a processor five times as much as the whole of tanh. Where tanh is slow, x sigmoid(x) is
+    taken with the sigmoid's argument held away from them.
     """
 
     core: tuple[Tensor, Tensor]  # (64,), (64, 64): bias and transposed matrix
@@ -78,7 +97,11 @@ class Hidden:
     end: Gate
 
     def __call__(self, h: Tensor) -> Tensor:
-        h = torch.addcmul(h, h, torch.tanh(h), out=None if torch.is_grad_enabled() else h)
+        if h.is_cuda or _TANH_IS_FAST:
+            h = torch.addcmul(h, h, torch.tanh(h), out=None if torch.is_grad_enabled() else h)
+        else:
+            x = h + h if torch.is_grad_enabled() else h.add_(h)
+            h = x * torch.clamp(x, -_FAR, _FAR).sigmoid_()
         h_core, h_gate = h.split(WIDTH, dim=1)
         core = torch.addmm(self.core[0], h_core, self.core[1])
         gate = torch.addmm(self.gate[0], h_gate, self.gate[1])
