@@ -45,9 +45,9 @@ _EDGES_PER_BLOCK = 2048
 def _tanh_is_fast() -> bool:
     """Whether this processor is Intel's, whose library torch takes tanh from.
 
-    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a sixth
-    of the sigmoid.
-    Asked of the system and not measured, so that the same machine always gives the same bytes.
+    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a
+    sixth of the sigmoid. Asked of the system and not measured, so that the same machine always
+    gives the same bytes.
     """
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
