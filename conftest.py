@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -127,13 +127,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if RECORDER not in config.stash:
         return
     under_test = config.stash[RECORDER].context.dataset
-    beside = [item.get_closest_marker("beside") for item in items]
-    twice = [bool(mark and mark.args == (under_test,)) for mark in beside]
-    if any(twice):
-        config.hook.pytest_deselected(
-            items=[i for i, left in zip(items, twice, strict=True) if left]
-        )
-        items[:] = [item for item, left in zip(items, twice, strict=True) if not left]
+    twice = [
+        item
+        for item in items
+        if (mark := item.get_closest_marker("beside")) and mark.args == (under_test,)
+    ]
+    if twice:
+        config.hook.pytest_deselected(items=twice)
+        items[:] = [item for item in items if item not in twice]
 
 
 def _runs_checks(config: pytest.Config) -> bool:
@@ -330,31 +331,35 @@ def baseline(
 
 
 @pytest.fixture(scope="session")
-def training_baseline(
+def train_baseline(
     request: pytest.FixtureRequest,
     training_fold: Fold,
     store: PredictionStore,
     progress: MakeProgress,
-) -> Scored:
-    """The composition baseline on the fold that claims about training are measured on."""
-    return _baseline(request, training_fold, store, progress)
+) -> Callable[[int], Scored]:
+    """The composition baseline of a seed, on the fold that claims about training are about."""
+    return lambda seed: _baseline(request, training_fold, store, progress, seed)
 
 
 def _baseline(
-    request: pytest.FixtureRequest, fold: Fold, store: PredictionStore, progress: MakeProgress
+    request: pytest.FixtureRequest,
+    fold: Fold,
+    store: PredictionStore,
+    progress: MakeProgress,
+    seed: int = 0,
 ) -> Scored:
     """Trained on every official training row where the targets are at hand, else on the training
     rows of the data set itself."""
     from harness.models.composition import FEW_ROWS, CompositionMLP
     from harness.runners import baseline
 
+    config = CompositionMLP()
     if fold.dataset.index is None:
-        return baseline.run(fold, store, FEW_ROWS, progress=progress)
-    try:
-        whole = request.getfixturevalue("targets").fold(fold.number)
-    except NotAvailable:
-        whole = fold
-    return baseline.run(whole, store, CompositionMLP(), progress=progress)
+        config = FEW_ROWS
+    else:
+        with suppress(NotAvailable):
+            fold = request.getfixturevalue("targets").fold(fold.number)
+    return baseline.run(fold, store, replace(config, seed=seed), progress=progress)
 
 
 @pytest.fixture(scope="session")

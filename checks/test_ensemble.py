@@ -12,10 +12,9 @@ import pytest
 
 from harness.claims import above, below, between
 from harness.errors import NotAvailable
-from harness.models.composition import FEW_ROWS, CompositionMLP
 from harness.models.training import transforms
 from harness.plots import ensemble_gain, spread_against_error
-from harness.runners import baseline, ensemble, finetune, record
+from harness.runners import ensemble, finetune, record
 
 SEEDS = (0, 1, 2)
 WINDOW_EV_PER_ATOM = (0.001, 0.003)  # the gain the founding note states
@@ -37,22 +36,9 @@ each_subject = pytest.mark.parametrize("subject", MEMBERS)
 
 
 @pytest.fixture(scope="module")
-def composition(request, training_fold, store, progress):
+def composition(train_baseline):
     """Three seeds of the composition baseline, on every official training row where they are."""
-    few = training_fold.dataset.index is None
-    whole = training_fold
-    if not few:
-        try:
-            whole = request.getfixturevalue("targets").fold(training_fold.number)
-        except NotAvailable:
-            whole = training_fold
-    config = FEW_ROWS if few else CompositionMLP()
-    return ensemble.run(
-        [
-            baseline.run(whole, store, replace(config, seed=seed), progress=progress)
-            for seed in SEEDS
-        ]
-    )
+    return ensemble.run([train_baseline(seed) for seed in SEEDS])
 
 
 @pytest.fixture(scope="module")

@@ -125,12 +125,12 @@ def test_a_head_that_never_moved_is_noticed(on_a_few_rows, evidence):
     bound=below(0.0, "eV/atom", reason="lower is lower, by whatever amount"),
 )
 def test_a_trained_head_beats_zero_shot(
-    head_only, best_zero_shot, training_zero_shot, training_baseline, field, evidence
+    head_only, best_zero_shot, training_zero_shot, train_baseline, field, evidence
 ):
     members = [result.scored() for result in head_only]
     scored = typical(members, model=f"{members[0].model}, mean of {len(SEEDS)} seeds")
     aligned = [training_zero_shot.scored(name) for name in training_zero_shot.references]
-    others = [*aligned, training_baseline]
+    others = [*aligned, train_baseline(0)]
     standings = same_rows(scored, [*others, *field])
     evidence.figure("same-rows", mae_comparison([row[:5] for row in standings]))
     paired = {other.model: _ends(scored.mae_minus(other)) for other in others}

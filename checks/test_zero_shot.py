@@ -30,6 +30,11 @@ BELOW_ON_EXPERIMENTS = below(
 under_each_alignment = pytest.mark.parametrize("alignment", ALIGNMENTS)
 
 
+def draw_parity(scored, evidence):
+    reference, predicted = scored.reference_ev_per_atom, scored.predicted_ev_per_atom
+    evidence.figure("parity", parity(reference, predicted, names=scored.ids, title=scored.model))
+
+
 @pytest.mark.claim(
     id="zero-shot.beats-baseline",
     statement="Without training, the potential's e_form has an MAE below the bound: 0.11 eV/atom "
@@ -45,8 +50,7 @@ under_each_alignment = pytest.mark.parametrize("alignment", ALIGNMENTS)
 @under_each_alignment
 def test_zero_shot_mae_is_below_the_baseline_on_record(zero_shot, alignment, evidence):
     scored = zero_shot.scored(alignment)
-    reference, predicted = scored.reference_ev_per_atom, scored.predicted_ev_per_atom
-    evidence.figure("parity", parity(reference, predicted, names=scored.ids, title=scored.model))
+    draw_parity(scored, evidence)
     assert evidence(scored.mae()).held
 
 
@@ -163,10 +167,7 @@ def on_experiments(zero_shot_on):
 @pytest.mark.fold0
 @pytest.mark.nightly
 def test_zero_shot_agrees_with_calculations_nobody_trained_on(on_own_dft, evidence):
-    reference, predicted = on_own_dft.reference_ev_per_atom, on_own_dft.predicted_ev_per_atom
-    evidence.figure(
-        "parity", parity(reference, predicted, names=on_own_dft.ids, title=on_own_dft.model)
-    )
+    draw_parity(on_own_dft, evidence)
     assert evidence(on_own_dft.mae(), offset=on_own_dft.offset().interval.estimate).held
 
 
@@ -190,10 +191,7 @@ def test_compounds_bound_too_strongly_are_noticed(on_own_dft, evidence):
 @pytest.mark.fold0
 @pytest.mark.nightly
 def test_zero_shot_agrees_with_experiments(on_experiments, evidence):
-    reference = on_experiments.reference_ev_per_atom
-    predicted = on_experiments.predicted_ev_per_atom
-    title = on_experiments.model
-    evidence.figure("parity", parity(reference, predicted, names=on_experiments.ids, title=title))
+    draw_parity(on_experiments, evidence)
     assert evidence(on_experiments.mae(), offset=on_experiments.offset().interval.estimate).held
 
 
