@@ -7,8 +7,6 @@ Rearrangements, all exact in real arithmetic:
   serves both of its directions.
 - The features of long bonds never change (only bonds with angles are updated), so each layer's
   product comes from the 31 radial functions rather than from 64 features.
-- Gathering and adding is one call, and so is adding up by owner: both are ``embedding_bag``, which
-  is vectorised and adds in a fixed order, so that results repeat to the last bit.
 
 Interatomic scalars (lengths, cosines, cutoff polynomials) are float64, features float32: chgnet's
 float32 lattice costs it 1e-5 in the highest radial functions, which oscillate every 0.4 Å.
@@ -18,10 +16,7 @@ Public: Weights, TensorGraph, forward, geometry, site_energies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,83 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.models.chgnet.graph import Graph, stable_order
+from harness.models.chgnet.gated import WIDTH, GatedMLP, Norm, Summing
+from harness.models.chgnet.graph import Graph
+from harness.models.chgnet.incidence import Incidence
 from harness.models.chgnet.messages import COSINE_FACTOR, MessageGraph
 
 if TYPE_CHECKING:
     from chgnet.model import CHGNet
-
-WIDTH = 64  # of every feature
-_FAR = 80.0  # sigmoid is 0 or 1 to float32 from here, and its exponential no denormal number
-# Edges handled together where no gradient is needed: 64 and 128 float32 each, so that what one
-# step writes the next still finds in a core's second-level cache (1 to 2 MiB).
-_EDGES_PER_BLOCK = 2048
-
-
-def _tanh_is_fast() -> bool:
-    """Whether this processor is Intel's, whose library torch takes tanh from.
-
-    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a
-    sixth of the sigmoid. Asked of the system and not measured, so that the same machine always
-    gives the same bytes.
-    """
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
-
-
-_TANH_IS_FAST = _tanh_is_fast()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Norm:
-    """A LayerNorm over the last axis, or nothing."""
-
-    weight: Tensor | None
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x if self.weight is None else F.layer_norm(x, (WIDTH,), self.weight, self.bias)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """The end of a gated MLP: silu(norm(core)) * sigmoid(norm(gate))."""
-
-    core_norm: Norm
-    gate_norm: Norm
-
-    def __call__(self, core: Tensor, gate: Tensor) -> Tensor:
-        """Both (m, 64), and both overwritten where no gradient is kept."""
-        core, gate = self.core_norm(core), self.gate_norm(gate)
-        return F.silu(core, inplace=True).mul_(gate.sigmoid_())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hidden:
-    """The second layer of a gated MLP and its end, from the (m, 128) half sum of the first.
-
-    The first layer's matrices are stored halved, so that h is x / 2 and silu(x) = h + h tanh(h).
-    CHGNet's sums reach hundreds, where silu itself passes through denormal exponentials, which
-    cost a processor five times as much as the whole of tanh. Where tanh is slow, x sigmoid(x) is
-    taken with the sigmoid's argument held away from them.
-    """
-
-    core: tuple[Tensor, Tensor]  # (64,), (64, 64): bias and transposed matrix
-    gate: tuple[Tensor, Tensor]
-    end: Gate
-
-    def __call__(self, h: Tensor) -> Tensor:
-        if h.is_cuda or _TANH_IS_FAST:
-            h = torch.addcmul(h, h, torch.tanh(h), out=None if torch.is_grad_enabled() else h)
-        else:
-            x = h + h if torch.is_grad_enabled() else h.add_(h)
-            h = x * torch.clamp(x, -_FAR, _FAR).sigmoid_()
-        h_core, h_gate = h.split(WIDTH, dim=1)
-        core = torch.addmm(self.core[0], h_core, self.core[1])
-        gate = torch.addmm(self.gate[0], h_gate, self.gate[1])
-        return self.end(core, gate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,32 +39,24 @@ class AtomConv:
     atom_bias: Tensor  # (256,)
     bond: Tensor  # (64, 128)
     basis: Tensor  # (n_radial, 128): bond, preceded by the embedding of a bond
-    hidden: Hidden
+    gated: GatedMLP
     out: tuple[Tensor, Tensor | None]  # (64, 64), (64,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BondConv:
-    atom: Tensor  # (64, 128)
-    atom_bias: Tensor  # (128,)
-    bond_first: Tensor  # (64, 128)
-    bond_second: Tensor  # (64, 128)
-    angle: Tensor  # (64, 128)
-    hidden: Hidden
-    out: tuple[Tensor, Tensor | None]  # (64, 64), (64,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AngleUpdate:
-    """As BondConv without a hidden layer; core and gate apart, since each is normalised alone."""
+class AngleLayer:
+    """What an angle takes from its atom and its two bonds, beside its own features."""
 
     atom: Tensor  # (64, 128)
     atom_bias: Tensor  # (128,)
     bond_first: Tensor  # (64, 128)
     bond_second: Tensor  # (64, 128)
-    angle_core: Tensor  # (64, 64)
-    angle_gate: Tensor  # (64, 64)
-    end: Gate
+    gated: GatedMLP
+
+
+@dataclass(frozen=True, kw_only=True)
+class BondConv(AngleLayer):
+    out: tuple[Tensor, Tensor | None]  # (64, 64), (64,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,16 +91,25 @@ class Weights:
     angle_bias: Tensor  # (64,)
     atom_convs: tuple[AtomConv, ...]
     bond_convs: tuple[BondConv, ...]
-    angle_updates: tuple[AngleUpdate, ...]
+    angle_updates: tuple[AngleLayer, ...]
     moment: tuple[Tensor, Tensor]  # (64, 1), (1,)
     readout_norm: Norm
     readout: tuple[tuple[Tensor, Tensor], ...]  # per layer (out, in), (out,)
 
     @classmethod
-    def of(cls, network: CHGNet, device: torch.device, *, differentiable: bool = False) -> Weights:
+    def of(
+        cls,
+        network: CHGNet,
+        device: torch.device,
+        *,
+        differentiable: bool = False,
+        is_fused: bool = False,
+    ) -> Weights:
         """Products of matrices are taken in float64 and rounded once.
 
-        ``differentiable``: as functions of the network's parameters, for training them.
+        Args:
+            differentiable: as functions of the network's parameters, for training them.
+            is_fused: computed by kernels.py.
         """
 
         def put(x: Tensor) -> Tensor:
@@ -195,15 +121,14 @@ class Weights:
                 return Norm(weight=None, bias=None)
             return Norm(weight=put(module.weight), bias=put(module.bias))
 
-        def gate(mlp: Any) -> Gate:
-            return Gate(core_norm=norm(mlp.bn1), gate_norm=norm(mlp.bn2))
-
-        def hidden(mlp: Any) -> Hidden:
-            core, gated = (m.layers[-1] for m in (mlp.mlp_core, mlp.mlp_gate))
-            return Hidden(
-                core=(put(core.bias), put(core.weight.T)),
-                gate=(put(gated.bias), put(gated.weight.T)),
-                end=gate(mlp),
+        def gated(mlp: Any, own: Tensor | None = None, *, is_deep: bool = True) -> GatedMLP:
+            second = [m.layers[-1] for m in (mlp.mlp_core, mlp.mlp_gate)]
+            return GatedMLP(
+                own=None if own is None else put(own),
+                second=tuple((put(m.bias), put(m.weight.T)) for m in second) if is_deep else None,
+                core_norm=norm(mlp.bn1),
+                gate_norm=norm(mlp.bn2),
+                is_fused=is_fused,
             )
 
         def first(mlp: Any, *, factor: float) -> tuple[list[Tensor], Tensor]:
@@ -233,7 +158,7 @@ class Weights:
                     atom_bias=put(torch.cat([bias, torch.zeros_like(bias)])),
                     bond=put(bond),
                     basis=put(bond_embedding @ bond),
-                    hidden=hidden(layer.twoBody_atom),
+                    gated=gated(layer.twoBody_atom),
                     out=out(layer),
                 )
             )
@@ -246,8 +171,7 @@ class Weights:
                     atom_bias=put(bias),
                     bond_first=put(bond_i),
                     bond_second=put(bond_j),
-                    angle=put(angle),
-                    hidden=hidden(layer.twoBody_bond),
+                    gated=gated(layer.twoBody_bond, angle),
                     out=out(layer),
                 )
             )
@@ -255,14 +179,12 @@ class Weights:
         for layer in list(cast("Any", network.angle_layers))[:-1]:
             (bond_i, bond_j, angle, atom), bias = first(layer.twoBody_bond, factor=1.0)
             angle_updates.append(
-                AngleUpdate(
+                AngleLayer(
                     atom=put(atom),
                     atom_bias=put(bias),
                     bond_first=put(bond_i),
                     bond_second=put(bond_j),
-                    angle_core=put(angle[:, :WIDTH]),
-                    angle_gate=put(angle[:, WIDTH:]),
-                    end=gate(layer.twoBody_bond),
+                    gated=gated(layer.twoBody_bond, angle, is_deep=False),
                 )
             )
         # the angular functions are 1/sqrt(2), sin(k a), cos(k a), all over sqrt(pi)
@@ -291,134 +213,58 @@ def _first_linear(mlp: Any) -> Any:
     return next(layer for layer in mlp.layers if isinstance(layer, torch.nn.Linear))
 
 
-class Incidence:
-    """A sparse matrix of ones: every row names the table rows to add up.
-
-    ``gather`` multiplies by it, ``scatter`` by its transpose, and each is the other's gradient.
-    """
-
-    def __init__(
-        self, index: np.ndarray, n_table: int, device: torch.device, *, is_sorted: bool = False
-    ) -> None:
-        """index: (m,) or (m, k) integers in 0..n_table-1."""
-        self._host = index
-        self._n_table = n_table
-        self._device = device
-        self._is_sorted = is_sorted
-        self.index = self._put(index)
-
-    def _put(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array.astype(np.int32, order="C")).to(self._device)
-
-    @cached_property
-    def _transpose(self) -> tuple[Tensor, Tensor]:
-        """Rows of the matrix in the order of the table row they name, and where each starts."""
-        flat = self._host.reshape(-1)
-        per_row = 1 if self._host.ndim == 1 else self._host.shape[1]
-        order = np.arange(len(flat)) if self._is_sorted else stable_order(flat, self._n_table)
-        starts = np.zeros(self._n_table, dtype=np.int64)
-        np.cumsum(np.bincount(flat, minlength=self._n_table)[:-1], out=starts[1:])
-        return self._put(order // per_row), self._put(starts)
-
-    def gather(self, table: Tensor) -> Tensor:
-        """(m, width): row r is the sum of the table's rows that row r names."""
-        if torch.is_grad_enabled() and table.requires_grad:
-            return cast("Tensor", _Gather.apply(table, self))
-        return self._gather(table)
-
-    def scatter(self, rows: Tensor) -> Tensor:
-        """(n_table, width): every table row is the sum of the rows that name it."""
-        if torch.is_grad_enabled() and rows.requires_grad:
-            return cast("Tensor", _Scatter.apply(rows, self))
-        return self._scatter(rows)
-
-    def _gather(self, table: Tensor) -> Tensor:
-        if self.index.ndim == 1:
-            return table.index_select(0, self.index)
-        return F.embedding_bag(self.index, table, mode="sum")
-
-    def _scatter(self, rows: Tensor) -> Tensor:
-        if len(rows) == 0:
-            return rows.new_zeros(self._n_table, rows.shape[1])
-        order, starts = self._transpose
-        return F.embedding_bag(order, rows, starts, mode="sum")
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, incidence: Incidence) -> Tensor:
-        ctx.incidence = incidence
-        return incidence._gather(table.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.incidence._scatter(gradients[0].contiguous()), None
-
-
-class _Scatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, incidence: Incidence) -> Tensor:
-        ctx.incidence = incidence
-        return incidence._scatter(rows.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.incidence._gather(gradients[0].contiguous()), None
-
-
 class TensorGraph:
     """A MessageGraph on a device, as the incidences that the forward pass needs."""
 
     def __init__(self, graph: MessageGraph, device: torch.device) -> None:
-        def put(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        def put(array: np.ndarray | Tensor) -> Tensor:
+            return torch.as_tensor(array, device=device)
+
+        def index(array: np.ndarray | Tensor) -> Tensor:
+            return put(array).to(torch.int32)
 
         n, n_bonds, n_short = len(graph.numbers), graph.n_bonds, graph.n_short
-        self.n_short, self.n_edges, self.n_angles = (
-            n_short,
-            len(graph.edge_centre),
-            len(graph.angle_first),
-        )
-        self.numbers = put(graph.numbers.astype(np.int64) - 1)
+        self.n_short = n_short
+        self.numbers = put(graph.numbers).long() - 1
         self.lengths, self.phases = put(graph.lengths), put(graph.phases)
+        centre, neighbour, bond = map(
+            index, (graph.edge_centre, graph.edge_neighbour, graph.edge_bond)
+        )
         # a table of the atoms' products as centre and as neighbour in turn, then the bonds'
         self.edge = Incidence(
-            np.stack(
-                [2 * graph.edge_centre, 2 * graph.edge_neighbour + 1, 2 * n + graph.edge_bond],
-                axis=1,
-            ),
-            2 * n + n_bonds,
-            device,
+            torch.stack([2 * centre, 2 * neighbour + 1, 2 * n + bond], dim=1), 2 * n + n_bonds
         )
-        self.edge_bond = Incidence(graph.edge_bond, n_bonds, device)
-        self.edge_centre = Incidence(graph.edge_centre, n, device, is_sorted=True)
-        self.arm_bond = Incidence(graph.arm_bond, n_short, device)
+        self.edge_sum = Summing(
+            weight=Incidence(bond, n_bonds), owner=Incidence(centre, n, is_sorted=True)
+        )
+        arm_bond, arm_atom = index(graph.arm_bond), index(graph.arm_atom)
+        self.arm_bond = Incidence(arm_bond, n_short)
         # a table of the short bonds' products, then the atoms'
-        self.arm = Incidence(
-            np.stack([graph.arm_bond, n_short + graph.arm_atom], axis=1), n_short + n, device
+        self.arm = Incidence(torch.stack([arm_bond, n_short + arm_atom], dim=1), n_short + n)
+        first, second_bond = index(graph.angle_first), index(graph.angle_second_bond)
+        self.angle_sum = Summing(
+            weight=Incidence(second_bond, n_short),
+            owner=Incidence(first, 2 * n_short, is_sorted=True),
         )
-        self.angle_first = Incidence(graph.angle_first, 2 * n_short, device, is_sorted=True)
-        self.angle_second_bond = Incidence(graph.angle_second_bond, n_short, device)
         # a table of the arms' products, then the short bonds'
-        self.angle = Incidence(
-            np.stack([graph.angle_first, 2 * n_short + graph.angle_second_bond], axis=1),
-            3 * n_short,
-            device,
-        )
+        self.angle = Incidence(torch.stack([first, 2 * n_short + second_bond], dim=1), 3 * n_short)
         # chgnet updates the bonds of a crystal only where it has an angle, and an output bias
         # (0.2.0) then moves all of its bonds
-        self.bond_has_angle = put(graph.bond_has_angle.astype(np.float32)[:, None])
+        self.bond_has_angle = put(graph.bond_has_angle).float()[:, None]
 
 
 def geometry(graph: Graph, vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Lengths and phases of all_messages(graph), differentiable in (n_bonds, 3) bond vectors."""
-    device = vectors.device
+    """Lengths and phases of all messages of a graph, differentiable in (n_bonds, 3) vectors."""
+
+    def put(array: np.ndarray | Tensor) -> Tensor:
+        return torch.as_tensor(array, device=vectors.device)
+
     lengths = torch.linalg.vector_norm(vectors, dim=1)
     units = vectors[: graph.n_short] / lengths[: graph.n_short, None]
-    arms = Incidence(graph.arm_bond, graph.n_short, device).gather(units)
-    arms = arms * torch.from_numpy(graph.arm_sign).to(device)[:, None]
+    arms = Incidence(put(graph.arm_bond), graph.n_short).gather(units)
+    arms = arms * put(graph.arm_sign)[:, None]
     first, second = (
-        Incidence(index, 2 * graph.n_short, device).gather(arms)
+        Incidence(put(index), 2 * graph.n_short).gather(arms)
         for index in (graph.angle_first, graph.angle_second)
     )
     return lengths, torch.acos((first * second).sum(dim=1) * COSINE_FACTOR)
@@ -437,7 +283,7 @@ def forward(g: TensorGraph, w: Weights, lengths: Tensor, phases: Tensor) -> tupl
     short_basis, long_basis = basis[: g.n_short], basis[g.n_short :]
     bonds = short_basis @ w.bond  # of short bonds; those of long ones are never formed
     bond_weight = w.radial_bonds(lengths[: g.n_short]) @ w.bond_weight
-    angles = _angle_features(w, phases) if g.n_angles else None
+    angles = _angle_features(w, phases) if len(g.angle) else None
 
     atoms = w.embedding.index_select(0, g.numbers)
     moments = atoms.new_empty(0)
@@ -479,11 +325,7 @@ def _angle_features(w: Weights, phases: Tensor) -> Tensor:
 def _atom_conv(
     g: TensorGraph, conv: AtomConv, atoms: Tensor, table: Tensor, edge_weight: Tensor
 ) -> Tensor:
-    def messages(start: int, stop: int) -> Tensor:
-        m = conv.hidden(_take(g.edge, table, start, stop))
-        return m.mul_(_take(g.edge_bond, edge_weight, start, stop))
-
-    update = g.edge_centre.scatter(_in_blocks(messages, g.n_edges, atoms))
+    update = conv.gated.sums(table, g.edge, g.edge_sum, edge_weight)
     matrix, bias = conv.out
     return torch.addmm(atoms if bias is None else atoms + bias, update, matrix)
 
@@ -497,64 +339,22 @@ def _bond_conv(
     bond_weight: Tensor,
 ) -> Tensor:
     table = _angle_table(g, conv, atoms, bonds)
-
-    def messages(start: int, stop: int) -> Tensor:
-        h = _take(g.angle, table, start, stop).addmm_(_part(angles, start, stop), conv.angle)
-        return conv.hidden(h).mul_(_take(g.angle_second_bond, bond_weight, start, stop))
-
-    m = _in_blocks(messages, g.n_angles, atoms)
+    update = conv.gated.sums(table, g.angle, g.angle_sum, bond_weight, own=angles)
     # the first bond's weight is common to all messages it receives
-    update = g.arm_bond.scatter(g.angle_first.scatter(m)) * bond_weight
+    update = g.arm_bond.scatter(update) * bond_weight
     bias = conv.out[1]
     updated = torch.addmm(bonds, update, conv.out[0])
     return updated if bias is None else updated + g.bond_has_angle[: g.n_short] * bias
 
 
 def _angle_update(
-    g: TensorGraph, update: AngleUpdate, atoms: Tensor, bonds: Tensor, angles: Tensor
+    g: TensorGraph, layer: AngleLayer, atoms: Tensor, bonds: Tensor, angles: Tensor
 ) -> Tensor:
-    tables = _angle_table(g, update, atoms, bonds).split(WIDTH, dim=1)
-    core_table, gate_table = (table.contiguous() for table in tables)
-
-    def updated(start: int, stop: int) -> Tensor:
-        old = _part(angles, start, stop)
-        core = _take(g.angle, core_table, start, stop).addmm_(old, update.angle_core)
-        gate = _take(g.angle, gate_table, start, stop).addmm_(old, update.angle_gate)
-        return update.end(core, gate).add_(old)
-
-    return _in_blocks(updated, g.n_angles, atoms)
+    return layer.gated.rows(_angle_table(g, layer, atoms, bonds), g.angle, own=angles)
 
 
-def _angle_table(
-    g: TensorGraph, layer: BondConv | AngleUpdate, atoms: Tensor, bonds: Tensor
-) -> Tensor:
+def _angle_table(g: TensorGraph, layer: AngleLayer, atoms: Tensor, bonds: Tensor) -> Tensor:
     """(3 * n_short, 128): what an angle takes from its first arm, then from its second bond."""
     atom_products = torch.addmm(layer.atom_bias, atoms, layer.atom)
     arms = g.arm.gather(torch.cat([bonds @ layer.bond_first, atom_products]))
     return torch.cat([arms, bonds @ layer.bond_second])
-
-
-def _part(rows: Tensor, start: int, stop: int) -> Tensor:
-    """rows[start:stop], which as a slice of everything would cost a copy in the gradient."""
-    return rows if stop - start == len(rows) else rows[start:stop]
-
-
-def _take(incidence: Incidence, table: Tensor, start: int, stop: int) -> Tensor:
-    """incidence.gather(table)[start:stop], computing only those rows."""
-    if stop - start == len(incidence.index):
-        return incidence.gather(table)
-    index = incidence.index[start:stop]
-    if index.ndim == 1:
-        return table.index_select(0, index)
-    return F.embedding_bag(index, table, mode="sum")
-
-
-def _in_blocks(compute: Callable[[int, int], Tensor], n_rows: int, like: Tensor) -> Tensor:
-    """compute(0, n_rows), (n_rows, 64), piece by piece on a processor without a gradient."""
-    if torch.is_grad_enabled() or like.is_cuda or n_rows <= _EDGES_PER_BLOCK:
-        return compute(0, n_rows)
-    out = like.new_empty(n_rows, WIDTH)
-    for start in range(0, n_rows, _EDGES_PER_BLOCK):
-        stop = min(start + _EDGES_PER_BLOCK, n_rows)
-        out[start:stop] = compute(start, stop)
-    return out

@@ -13,40 +13,44 @@ Public: Graph, build_graph.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from harness.data.crystals import Crystals
 
-# chgnet's (through pymatgen): a pair this much beyond the cutoff still counts
-_DISTANCE_TOLERANCE_ANG = 1e-8
+# chgnet's: pymatgen adds it to the square of the cutoff, so a pair beyond it by rounding counts
+TOLERANCE_ANG2 = 1e-8
+
+
+Array = TypeVar("Array", bound=Sized, covariant=True)  # numpy's, or torch's on a device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graph:
+class Graph(Generic[Array]):
     """Atoms, bonds and angles of n crystals; atoms are numbered through all of them."""
 
-    numbers: np.ndarray  # (N,) uint8 atomic numbers
-    row_of_atom: np.ndarray  # (N,) int64
-    n_atoms: np.ndarray  # (n,) int64 atoms of each crystal
-    volumes_ang3: np.ndarray  # (n,) float64
-    first: np.ndarray  # (n_bonds,) int64 atom
-    second: np.ndarray  # (n_bonds,) int64 atom; second > first, or a later image of the same atom
-    images: np.ndarray  # (n_bonds, 3) float64 whole lattice translations of the second atom
-    vectors: np.ndarray  # (n_bonds, 3) float64, Å, from the second atom to the first
+    numbers: Array  # (N,) uint8 atomic numbers
+    row_of_atom: Array  # (N,) int64
+    n_atoms: Array  # (n,) int64 atoms of each crystal
+    volumes_ang3: Array  # (n,) float64
+    first: Array  # (n_bonds,) int64 atom
+    second: Array  # (n_bonds,) int64 atom; second > first, or a later image of the same atom
+    images: Array  # (n_bonds, 3) float64 whole lattice translations of the second atom
+    vectors: Array  # (n_bonds, 3) float64, Å, from the second atom to the first
     n_short: int  # bonds within the bond cutoff: rows :n_short of the four arrays above
     # the 2 * n_short directions of the short bonds, grouped by the atom they start from
-    arm_bond: np.ndarray  # (2 * n_short,) int64 bond
-    arm_atom: np.ndarray  # (2 * n_short,) int64 atom the arm starts from
-    arm_sign: np.ndarray  # (2 * n_short,) float64, +1 from first to second, -1 the reverse
-    arm_n_angles: np.ndarray  # (2 * n_short,) int64 angles of which it is the first arm
+    arm_bond: Array  # (2 * n_short,) int64 bond
+    arm_atom: Array  # (2 * n_short,) int64 atom the arm starts from
+    arm_sign: Array  # (2 * n_short,) float64, +1 from first to second, -1 the reverse
+    arm_n_angles: Array  # (2 * n_short,) int64 angles of which it is the first arm
     # angles are ordered pairs of different arms of one atom, sorted by the first arm
-    angle_first: np.ndarray  # (n_angles,) int64 arm
-    angle_second: np.ndarray  # (n_angles,) int64 arm
-    n_isolated: np.ndarray  # (n,) int64 atoms of each crystal without any bond
+    angle_first: Array  # (n_angles,) int64 arm
+    angle_second: Array  # (n_angles,) int64 arm
+    n_isolated: Array  # (n,) int64 atoms of each crystal without any bond
 
     @property
     def n_bonds(self) -> int:
@@ -57,7 +61,9 @@ class Graph:
         return len(self.angle_first)
 
 
-def build_graph(crystals: Crystals, *, atom_cutoff_ang: float, bond_cutoff_ang: float) -> Graph:
+def build_graph(
+    crystals: Crystals, *, atom_cutoff_ang: float, bond_cutoff_ang: float
+) -> Graph[np.ndarray]:
     """The graph of all crystals, isolated atoms included as atoms without bonds.
 
     A bond reaches to the atom cutoff, inclusive. An angle's first arm reaches to the bond cutoff,
@@ -115,7 +121,7 @@ def _bonds(crystals: Crystals, cutoff_ang: float) -> tuple[np.ndarray, ...]:
                 r=cutoff_ang,
                 pbc=periodic,
                 lattice=np.ascontiguousarray(lattice),
-                tol=_DISTANCE_TOLERANCE_ANG,
+                tol=TOLERANCE_ANG2,
             )
         )
     if not found:

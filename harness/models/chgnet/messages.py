@@ -17,10 +17,11 @@ Public: MessageGraph, all_messages, distinct_messages.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
-from harness.models.chgnet.graph import Graph, stable_order
+from harness.models.chgnet.graph import Array, Graph, stable_order
 
 _SAME = 1e-7  # Å and rad
 # chgnet's shrinking of the cosine, since acos has no finite slope at 1
@@ -28,35 +29,35 @@ COSINE_FACTOR = 1 - 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class MessageGraph:
+class MessageGraph(Generic[Array]):
     """Atoms and bonds here are those that are computed: all of a graph's, or one of each kind."""
 
-    numbers: np.ndarray  # (n,) uint8 atomic numbers
-    kind_of_atom: np.ndarray  # (N,) int64: the atom here that stands for each atom of the graph
+    numbers: Array  # (n,) uint8 atomic numbers
+    kind_of_atom: Array  # (N,) int64: the atom here that stands for each atom of the graph
     n_bonds: int
     n_short: int  # short bonds come first
-    lengths: np.ndarray  # (n_bonds,) float64, Å
-    bond_has_angle: np.ndarray  # (n_bonds,) bool: its crystal has any angle
+    lengths: Array  # (n_bonds,) float64, Å
+    bond_has_angle: Array  # (n_bonds,) bool: its crystal has any angle
     # an edge carries a message to its centre; sorted by centre
-    edge_centre: np.ndarray  # (n_edges,) int64 atom
-    edge_neighbour: np.ndarray  # (n_edges,) int64 atom
-    edge_bond: np.ndarray  # (n_edges,) int64 bond
+    edge_centre: Array  # (n_edges,) int64 atom
+    edge_neighbour: Array  # (n_edges,) int64 atom
+    edge_bond: Array  # (n_edges,) int64 bond
     # as in Graph, two arms of every short bond
-    arm_bond: np.ndarray  # (2 * n_short,) int64 bond
-    arm_atom: np.ndarray  # (2 * n_short,) int64 atom
+    arm_bond: Array  # (2 * n_short,) int64 bond
+    arm_atom: Array  # (2 * n_short,) int64 atom
     # an angle carries a message to its first bond; sorted by first arm
-    angle_first: np.ndarray  # (n_angles,) int64 arm
-    angle_second_bond: np.ndarray  # (n_angles,) int64 bond
-    phases: np.ndarray  # (n_angles,) float64, rad, from the shrunken cosine
+    angle_first: Array  # (n_angles,) int64 arm
+    angle_second_bond: Array  # (n_angles,) int64 bond
+    phases: Array  # (n_angles,) float64, rad, from the shrunken cosine
 
 
-def all_messages(graph: Graph) -> MessageGraph:
+def all_messages(graph: Graph[np.ndarray]) -> MessageGraph[np.ndarray]:
     """Every atom and bond for itself."""
     edges, phases = _edges(graph), _phases(graph)
     return _messages(graph, edges, phases, np.arange(len(graph.numbers)), np.arange(graph.n_bonds))
 
 
-def distinct_messages(graph: Graph, *, n_layers: int) -> MessageGraph:
+def distinct_messages(graph: Graph[np.ndarray], *, n_layers: int) -> MessageGraph[np.ndarray]:
     """One atom and one bond of each kind that ``n_layers`` atom convolutions tell apart."""
     edges, phases = _edges(graph), _phases(graph)
     return _messages(graph, edges, phases, *_kinds(graph, edges, phases, n_layers))
@@ -66,8 +67,12 @@ _Edges = tuple[np.ndarray, np.ndarray, np.ndarray]  # start, end and bond, sorte
 
 
 def _messages(
-    graph: Graph, edges: _Edges, phases: np.ndarray, atom_kind: np.ndarray, bond_kind: np.ndarray
-) -> MessageGraph:
+    graph: Graph[np.ndarray],
+    edges: _Edges,
+    phases: np.ndarray,
+    atom_kind: np.ndarray,
+    bond_kind: np.ndarray,
+) -> MessageGraph[np.ndarray]:
     """Kinds are named by their first member, which is the one computed."""
     is_atom = atom_kind == np.arange(len(atom_kind))
     is_bond = bond_kind == np.arange(len(bond_kind))
@@ -100,14 +105,14 @@ def _messages(
     )
 
 
-def _edges(graph: Graph) -> _Edges:
+def _edges(graph: Graph[np.ndarray]) -> _Edges:
     start = np.concatenate([graph.first, graph.second])
     end = np.concatenate([graph.second, graph.first])
     order = stable_order(start, len(graph.numbers))
     return start[order], end[order], order % max(graph.n_bonds, 1)
 
 
-def _phases(graph: Graph) -> np.ndarray:
+def _phases(graph: Graph[np.ndarray]) -> np.ndarray:
     short = graph.vectors[: graph.n_short]
     with np.errstate(divide="ignore", invalid="ignore"):  # two atoms in one place; reported later
         units = short / np.linalg.norm(short, axis=1, keepdims=True)
@@ -122,7 +127,7 @@ _SALT = [np.uint64(0x9E3779B97F4A7C15 * k % 2**64) for k in (1, 3, 5, 7, 9, 11, 
 
 
 def _kinds(
-    graph: Graph, edges: _Edges, phases: np.ndarray, n_layers: int
+    graph: Graph[np.ndarray], edges: _Edges, phases: np.ndarray, n_layers: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """For every atom and bond, the first atom and bond of its kind."""
     n_short = graph.n_short

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import cached_property
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.models.cards import Card
+from harness.models.chgnet.build import build
 from harness.models.chgnet.card import card_of
 from harness.models.chgnet.forward import (
     TensorGraph,
@@ -27,8 +28,9 @@ from harness.models.chgnet.forward import (
     geometry,
     site_energies,
 )
-from harness.models.chgnet.graph import Graph, build_graph
-from harness.models.chgnet.messages import MessageGraph, all_messages, distinct_messages
+from harness.models.chgnet.graph import Graph
+from harness.models.chgnet.incidence import Incidence
+from harness.models.chgnet.messages import MessageGraph
 from harness.models.chgnet.weights import read_chgnet, state_sha256
 from harness.models.memory import keep_freed_memory
 from harness.models.packing import packed
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from harness.data.crystals import Crystals
 
-ENGINE = "3"  # of graph.py, messages.py and forward.py: raise it when a number they give changes
+ENGINE = "4"  # raise it when a number that this package gives changes
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 N_ELEMENTS = 94  # rows of the embedding; the last is Pu
 GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
@@ -50,13 +52,15 @@ _WORK_PER_ANGLE = 1.3
 # What one call of predict is best given: enough tasks that the cores finish together, or that
 # graphs are ready when a GPU wants them. A caller who saves batch by batch then loses little.
 _WORK_PER_BATCH = {"cpu": 1_000_000, "cuda": 8_000_000}
-# One core's or the GPU's share at a time. On a core, anything from 5,000 to 30,000 is as good. On a
-# GPU, as much as leaves graph building something to overlap with, and less where memory is short.
+# One core's or one stream's share at a time. On a core, anything from 5,000 to 30,000 is as good;
+# on a GPU, enough to fill it, and less where memory is short.
 _WORK_PER_TASK = {"cpu": 10_000, "cuda": 1_000_000}
 _GRADIENT_WORK_PER_TASK = {"cpu": 10_000, "cuda": 300_000}
 _BYTES_PER_WORK, _GRADIENT_BYTES_PER_WORK = 1_300, 12_000  # measured on a CPU
 _MEMORY_SHARE = 0.5  # of a GPU's free memory; the allocator keeps what earlier tasks left
-_N_GRAPH_THREADS = 4  # that build graphs ahead of a GPU
+# Threads that feed a GPU, each through a stream of its own: what one computes there overlaps with
+# what another sends, prepares or fetches.
+_N_STREAMS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +82,8 @@ class _Wanted:
 @dataclass(frozen=True, kw_only=True)
 class _Task:
     rows: np.ndarray  # positions into the crystals, none with a known problem
-    graph: Graph
-    messages: MessageGraph
+    graph: Graph[Sized]
+    messages: MessageGraph[Sized]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,9 @@ class CHGNetModel:
             "atom_cutoff_ang": float(arguments["atom_graph_cutoff"]),
             "bond_cutoff_ang": float(arguments["bond_graph_cutoff"]),
         }
-        self._weights = Weights.of(self._network, self.device)
+        self.why_not_fused = _why_not_fused(self.device)
+        is_fused = self.why_not_fused is None
+        self._weights = Weights.of(self._network, self.device, is_fused=is_fused)
         self._budget, self._gradient_budget = _budgets(self.device)
         state = self._network.state_dict()
         self._references_ev = state["composition_model.fc.weight"].double().numpy().reshape(-1)
@@ -150,6 +156,7 @@ class CHGNetModel:
                 "engine": ENGINE,
                 "dtype": "float32",
                 "device": self.device.type,
+                **({"fused": str(is_fused)} if self.device.type == "cuda" else {}),
                 "mlp_out_bias": str(arguments["mlp_out_bias"]),
                 **{name: f"{cutoff:g}" for name, cutoff in self._cutoffs.items()},
             },
@@ -312,65 +319,81 @@ class CHGNetModel:
     def _outcomes_cuda(
         self, crystals: Crystals, tasks: list[np.ndarray], wanted: _Wanted
     ) -> Iterator[_Outcome]:
-        """Graphs are built by threads, a few tasks ahead of the GPU."""
-        pool = ThreadPoolExecutor(_N_GRAPH_THREADS, thread_name_prefix="chgnet-graph")
-        pending: deque[Future[tuple[_Task | None, dict[int, str]]]] = deque()
-        waiting = iter(tasks)
+        """Threads with a stream each take tasks in turn: graph, network and results on the GPU."""
+        free: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
+        for stream in self._streams:
+            free.put(stream)
+
+        def run(rows: np.ndarray) -> _Outcome:
+            stream = free.get()
+            try:
+                with torch.cuda.stream(stream):  # does nothing for None
+                    return self._outcome_halving(crystals, rows, wanted)
+            finally:
+                free.put(stream)
+
+        pool = ThreadPoolExecutor(_N_STREAMS, thread_name_prefix="chgnet-stream")
         try:
-            while True:
-                for rows in islice(waiting, _N_GRAPH_THREADS + 1 - len(pending)):
-                    pending.append(pool.submit(self._task, crystals, rows, wanted))
-                if not pending:
-                    return
-                task, found = pending.popleft().result()
-                done = [] if task is None else self._compute_halving(crystals, task, wanted)
-                yield done, found
+            yield from pool.map(run, tasks)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    @cached_property
+    def _streams(self) -> list[torch.cuda.Stream | None]:
+        """Always the same, since memory is kept by stream."""
+        if self.device.type != "cuda":
+            return [None] * _N_STREAMS
+        streams = [torch.cuda.Stream(self.device) for _ in range(_N_STREAMS)]
+        for stream in streams:  # the weights are there before anything reads them
+            stream.wait_stream(torch.cuda.default_stream(self.device))
+        return [*streams]
 
     def _task(
         self, crystals: Crystals, rows: np.ndarray, wanted: _Wanted
     ) -> tuple[_Task | None, dict[int, str]]:
         """The graph of those rows without an isolated atom, and what is wrong with the others."""
-        graph = build_graph(crystals[rows], **self._cutoffs)
-        isolated = np.flatnonzero(graph.n_isolated)
+        task = self._built(crystals, rows, wanted)
+        n_isolated = _host(task.graph.n_isolated)
+        isolated = np.flatnonzero(n_isolated)
         cutoff_ang = self._cutoffs["atom_cutoff_ang"]
         problems = {
-            int(rows[i]): _isolated_message(int(graph.n_isolated[i]), cutoff_ang) for i in isolated
+            int(rows[i]): _isolated_message(int(n_isolated[i]), cutoff_ang) for i in isolated
         }
         if len(isolated) == len(rows):
             return None, problems
         if len(isolated):
-            rows = np.delete(rows, isolated)
-            graph = build_graph(crystals[rows], **self._cutoffs)
-        return _Task(rows=rows, graph=graph, messages=self._messages(graph, wanted)), problems
+            task = self._built(crystals, np.delete(rows, isolated), wanted)
+        return task, problems
 
-    def _messages(self, graph: Graph, wanted: _Wanted) -> MessageGraph:
-        """All where every atom's own slope is wanted, else only the distinct ones."""
-        if wanted.gradient:
-            return all_messages(graph)
-        return distinct_messages(graph, n_layers=len(self._weights.atom_convs))
+    def _built(self, crystals: Crystals, rows: np.ndarray, wanted: _Wanted) -> _Task:
+        """Every atom counts where its own slope is wanted, else one of each kind."""
+        n_layers = None if wanted.gradient else len(self._weights.atom_convs)
+        graph, messages = build(crystals[rows], self.device, n_layers=n_layers, **self._cutoffs)
+        return _Task(rows=rows, graph=graph, messages=messages)
 
-    def _compute_halving(self, crystals: Crystals, task: _Task, wanted: _Wanted) -> list[_Result]:
-        """The task's result, or those of its halves where the GPU's memory does not hold it."""
+    def _outcome_halving(self, crystals: Crystals, rows: np.ndarray, wanted: _Wanted) -> _Outcome:
+        """The rows' results, or those of their halves where the GPU's memory does not hold them."""
         with contextlib.suppress(torch.cuda.OutOfMemoryError):
-            return [self._compute(task, wanted)]
+            task, problems = self._task(crystals, rows, wanted)
+            return ([] if task is None else [self._compute(task, wanted)]), problems
         # Only here, with the exception gone, are the tensors of the failed attempt gone too.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(task.rows) == 1:
-            row = int(task.rows[0])
+        if len(rows) == 1:
+            row = int(rows[0])
             raise ModelError(
-                f"row {row} ({int(crystals.n_atoms[row])} atoms, {2 * task.graph.n_bonds} edges, "
-                f"{task.graph.n_angles} angles) does not fit into the memory of {self.device}. "
-                "Free memory on it, leave the row out, or use device='cpu'."
+                f"row {row} ({int(crystals.n_atoms[row])} atoms, about "
+                f"{int(self._work(crystals[rows])[0]):,} edges and angles) does not fit into the "
+                f"memory of {self.device}. Free memory on it, leave the row out, or use "
+                "device='cpu'."
             )
-        results = []
-        for rows in np.array_split(task.rows, 2):
-            graph = build_graph(crystals[rows], **self._cutoffs)
-            half = _Task(rows=rows, graph=graph, messages=self._messages(graph, wanted))
-            results += self._compute_halving(crystals, half, wanted)
-        return results
+        results: list[_Result] = []
+        problems = {}
+        for half in np.array_split(rows, 2):
+            done, found = self._outcome_halving(crystals, half, wanted)
+            results += done
+            problems |= found
+        return results, problems
 
     def _compute(self, task: _Task, wanted: _Wanted) -> _Result:
         gradient = None
@@ -378,20 +401,20 @@ class CHGNetModel:
             g = TensorGraph(task.messages, self.device)
             lengths, phases = g.lengths, g.phases
             if wanted.gradient:
-                vectors = torch.from_numpy(task.graph.vectors).to(self.device).requires_grad_()
+                vectors = torch.as_tensor(task.graph.vectors, device=self.device)
+                vectors = vectors.detach().requires_grad_()  # the graph's own stays as it is
                 lengths, phases = geometry(task.graph, vectors)
             features, moments = forward(g, self._weights, lengths, phases)
             energies = site_energies(self._weights, features) if wanted.energy else None
             if wanted.gradient and energies is not None:
                 (gradient,) = torch.autograd.grad(energies.sum(), vectors)
 
-        def host(tensor: torch.Tensor) -> np.ndarray:
-            return np.asarray(tensor.detach().cpu().numpy())
+        kinds = torch.as_tensor(task.messages.kind_of_atom, device=self.device)
 
         def per_atom(tensor: torch.Tensor) -> np.ndarray:
-            return host(tensor)[task.messages.kind_of_atom]
+            return _host(tensor.detach().index_select(0, kinds))
 
-        forces, stress = (None, None) if gradient is None else _forces(task.graph, host(gradient))
+        forces, stress = (None, None) if gradient is None else _forces(task.graph, gradient)
         return _Result(
             rows=task.rows,
             site_energy=None if energies is None else per_atom(energies).astype(np.float64),
@@ -402,30 +425,28 @@ class CHGNetModel:
         )
 
 
-def _forces(graph: Graph, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _host(array: Sized) -> np.ndarray:
+    return np.asarray(array.cpu() if isinstance(array, torch.Tensor) else array)
+
+
+def _forces(graph: Graph[Sized], gradient: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """(N, 3) forces in eV/Å and (n, 3, 3) stress in GPa from the slope along every bond vector.
 
     A bond vector v runs from its second atom to its first and turns into v (1 + strain), so
     dE/dstrain[a, b] is the sum of v[a] dE/dv[b].
     """
-    forces = np.stack(
-        [
-            np.bincount(graph.second, slope, minlength=len(graph.numbers))
-            - np.bincount(graph.first, slope, minlength=len(graph.numbers))
-            for slope in gradient.T
-        ],
-        axis=1,
-    )
-    row = graph.row_of_atom[graph.first]
-    virial = np.stack(
-        [
-            np.bincount(row, vector * slope, minlength=len(graph.n_atoms))
-            for vector in graph.vectors.T
-            for slope in gradient.T
-        ],
-        axis=1,
-    ).reshape(-1, 3, 3)
-    return forces, virial * (GPA_PER_EV_PER_ANG3 / graph.volumes_ang3)[:, None, None]
+
+    def put(array: Sized) -> torch.Tensor:
+        return torch.as_tensor(array, device=gradient.device)
+
+    first, n, n_rows = put(graph.first), len(graph.numbers), len(graph.n_atoms)
+    forces = Incidence(put(graph.second), n).scatter(gradient)
+    forces -= Incidence(first, n).scatter(gradient)
+    products = put(graph.vectors)[:, :, None] * gradient[:, None, :]
+    rows = Incidence(put(graph.row_of_atom)[first], n_rows)
+    virial = rows.scatter(products.view(-1, 9)).view(-1, 3, 3)
+    stress = virial * (GPA_PER_EV_PER_ANG3 / put(graph.volumes_ang3))[:, None, None]
+    return _host(forces), _host(stress)
 
 
 def _device(name: str) -> torch.device:
@@ -445,6 +466,18 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _why_not_fused(device: torch.device) -> str | None:
+    """Why the fused kernels are not used: they exist for GPUs, and are tried there first."""
+    if device.type != "cuda":
+        return "there are fused kernels for GPUs only"
+    try:
+        from harness.models.chgnet import kernels
+    except ImportError as error:
+        return f"Triton is not installed ({error})"
+    with torch.cuda.device(device):
+        return kernels.why_not(device)
+
+
 def _budgets(device: torch.device) -> tuple[int, int]:
     """Work a task without and with gradients, fitted to the memory that is free now.
 
@@ -454,7 +487,7 @@ def _budgets(device: torch.device) -> tuple[int, int]:
     if device.type == "cpu":
         return work
     free, _ = torch.cuda.mem_get_info(device)
-    usable = _MEMORY_SHARE * free
+    usable = _MEMORY_SHARE * free / _N_STREAMS
     fitting = int(usable / _BYTES_PER_WORK), int(usable / _GRADIENT_BYTES_PER_WORK)
     return max(1, min(work[0], fitting[0])), max(1, min(work[1], fitting[1]))
 

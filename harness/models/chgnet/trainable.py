@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import ConfigError
+from harness.models.chgnet.build import build
 from harness.models.chgnet.forward import TensorGraph, Weights, forward, site_energies
-from harness.models.chgnet.graph import build_graph
-from harness.models.chgnet.messages import distinct_messages
 from harness.models.chgnet.model import CHGNetModel
 from harness.models.packing import packed
 from harness.models.training.heads import mean_per_row
@@ -149,13 +148,13 @@ class TrainableCHGNet:
 
     def outputs(self, rows: np.ndarray) -> Tensor:
         """(m,) float32, differentiable in the parameters where gradients are enabled."""
-        graph = build_graph(self._crystals[rows], **self._cutoffs)
-        messages = distinct_messages(graph, n_layers=len(self.network.atom_conv_layers))
         device = torch.device(self._device)
+        n_layers = len(self.network.atom_conv_layers)
+        _, messages = build(self._crystals[rows], device, n_layers=n_layers, **self._cutoffs)
         g = TensorGraph(messages, device)
         weights = Weights.of(self.network, device, differentiable=torch.is_grad_enabled())
         features, _ = forward(g, weights, g.lengths, g.phases)
-        kinds = torch.from_numpy(messages.kind_of_atom).to(device)
+        kinds = torch.as_tensor(messages.kind_of_atom, device=device)
         return mean_per_row(site_energies(weights, features)[kinds], self._n_atoms[rows])
 
     def pieces(self, rows: np.ndarray) -> list[np.ndarray]:

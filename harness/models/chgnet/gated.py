@@ -1,0 +1,298 @@
+"""CHGNet's gated MLPs over edges and angles, where nearly all of an energy's time goes.
+
+A row's first layer is a sum: of rows of a table, which holds the products of atoms and bonds, and
+of the row's own features through a matrix. Then silu(norm(core)) * sigmoid(norm(gate)), each after
+a second layer where there is one.
+
+Without a gradient, a processor takes rows in blocks whose steps find each other's results in the
+cache. With one, torch records the operations over all rows at once: blocks with a gradient written
+by hand were tried, and were slower. On a GPU a fused kernel does all of it (kernels.py), unless
+parameters are trained.
+
+Public: Norm, GatedMLP, Summing, fused_disagreement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.models.chgnet.incidence import Incidence
+
+WIDTH = 64  # of every feature
+_NORM_EPS = 1e-5  # torch's, and chgnet's
+_FAR = 80.0  # sigmoid is 0 or 1 to float32 from here, and its exponential no denormal number
+# Rows handled together: 64 and 128 float32 each, so that what one step writes the next still finds
+# in a core's second-level cache (1 to 2 MiB).
+_ROWS_PER_BLOCK = 2048
+
+
+def _tanh_is_fast() -> bool:
+    """Whether this processor is Intel's, whose library torch takes tanh from.
+
+    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a
+    sixth of the sigmoid. Asked of the system and not measured, so that the same machine always
+    gives the same bytes.
+    """
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+
+
+_TANH_IS_FAST = _tanh_is_fast()
+
+
+def _silu_of_double(h: Tensor) -> Tensor:
+    """silu(2 h); h is overwritten where no gradient is kept.
+
+    CHGNet's sums reach hundreds, where silu itself passes through denormal exponentials, which cost
+    a processor five times as much as the whole of tanh. Hence h + h tanh(h), or where tanh is slow
+    x sigmoid(x) with the sigmoid's argument held away from them.
+    """
+    if torch.is_grad_enabled() and h.requires_grad:
+        return cast("Tensor", _SiluOfDouble.apply(h))
+    if h.is_cuda or _TANH_IS_FAST:
+        return torch.addcmul(h, h, torch.tanh(h), out=h)
+    x = h.add_(h)
+    return x.mul_(torch.clamp(x, -_FAR, _FAR).sigmoid_())
+
+
+class _SiluOfDouble(torch.autograd.Function):
+    """The gradient by hand: that of clamp alone took a tenth of the time of forces."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        if h.is_cuda or _TANH_IS_FAST:
+            twice = torch.tanh(h).add_(1)
+        else:
+            twice = torch.clamp(h + h, -_FAR, _FAR).sigmoid_().mul_(2)
+        ctx.save_for_backward(h, twice)
+        return h * twice
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        h, twice = ctx.saved_tensors  # 2 sigmoid(2 h), whose slope is itself times 2 less itself
+        return (2 - twice).mul_(h).add_(1).mul_(twice).mul_(gradients[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A LayerNorm over the last axis, or nothing."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.weight is None:
+            return x
+        return F.layer_norm(x, (WIDTH,), self.weight, self.bias, _NORM_EPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summing:
+    """What becomes of the rows' values: each times its weight, then added up by owner."""
+
+    weight: Incidence  # which row of a table of weights each is multiplied by
+    owner: Incidence  # sorted
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedMLP:
+    """See above. The core's 64 columns come first wherever there are 128.
+
+    With a second layer, the first layer's matrices are stored halved: a row's sum is h = x / 2.
+    """
+
+    own: Tensor | None  # (64, 128), from a row's own features
+    second: tuple[tuple[Tensor, Tensor], ...] | None  # (64,), (64, 64) transposed: core's, gate's
+    core_norm: Norm
+    gate_norm: Norm
+    is_fused: bool = False  # by kernels.py, on a GPU where they were found to agree
+
+    def rows(self, table: Tensor, incidence: Incidence, own: Tensor) -> Tensor:
+        """(m, 64): every row's value, added to its own features.
+
+        Args:
+            table: (n_table, 128), of which a row takes those that ``incidence`` names.
+            own: (m, 64) features.
+        """
+        return _Call(self, incidence, None)(table, own, None)
+
+    def sums(
+        self,
+        table: Tensor,
+        incidence: Incidence,
+        summing: Summing,
+        weights: Tensor,
+        own: Tensor | None = None,
+    ) -> Tensor:
+        """(n_owner, 64): sums of the rows' values, each times one of the (n, 64) weights."""
+        return _Call(self, incidence, summing)(table, own, weights)
+
+    @property
+    def is_trained(self) -> bool:
+        parameters = [self.own, self.core_norm.weight, self.gate_norm.weight]
+        parameters += [tensor for layer in self.second or () for tensor in layer]
+        return any(p is not None and p.requires_grad for p in parameters)
+
+    def hidden(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """What the second layers make of (m, 128), or its two halves where there are none."""
+        if self.second is None:
+            core, gate = h.split(WIDTH, dim=1)
+            return core, gate
+        active = _silu_of_double(h)
+        (core_bias, core_matrix), (gate_bias, gate_matrix) = self.second
+        core, gate = active.split(WIDTH, dim=1)
+        return torch.addmm(core_bias, core, core_matrix), torch.addmm(gate_bias, gate, gate_matrix)
+
+    def end(self, core: Tensor, gate: Tensor) -> Tensor:
+        normed = self.core_norm(core)
+        return F.silu(normed, inplace=normed is not core).mul_(self.gate_norm(gate).sigmoid())
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One GatedMLP over all rows of one graph."""
+
+    mlp: GatedMLP
+    incidence: Incidence
+    summing: Summing | None
+
+    def __call__(self, *given: Any) -> Tensor:
+        """Of a table, own features or None, weights or None."""
+        if torch.is_grad_enabled():
+            if not self.mlp.is_fused or self.mlp.is_trained:
+                return self.plain(*given)
+            if any(tensor is not None and tensor.requires_grad for tensor in given):
+                return cast("Tensor", _Fused.apply(self, *given))
+        return self.fused(*given) if self.mlp.is_fused else self.in_blocks(*given)
+
+    def plain(self, table: Tensor, own: Tensor | None, weights: Tensor | None) -> Tensor:
+        """All rows at once, every operation torch's, with a gradient in the parameters as well."""
+        h = self.incidence.gather(table)
+        if own is not None and self.mlp.own is not None:
+            h = torch.addmm(h, own, self.mlp.own)
+        value = self.mlp.end(*self.mlp.hidden(h))
+        if self.summing is None or weights is None:
+            return value if own is None else value + own
+        return self.summing.owner.scatter(value * self.summing.weight.gather(weights))
+
+    def in_blocks(self, table: Tensor, own: Tensor | None, weights: Tensor | None) -> Tensor:
+        """The same without a gradient, block by block on a processor."""
+        n = len(self.incidence)
+        n_block = n if table.is_cuda else _ROWS_PER_BLOCK
+        values = table.new_empty(n, WIDTH)
+        for start in range(0, n, max(n_block, 1)):
+            stop = min(start + n_block, n)
+            h = self.incidence.take(table, start, stop)
+            if own is not None and self.mlp.own is not None:
+                h.addmm_(own[start:stop], self.mlp.own)
+            value = self.mlp.end(*self.mlp.hidden(h))
+            if self.summing is not None and weights is not None:
+                value.mul_(self.summing.weight.take(weights, start, stop))
+            elif own is not None:
+                value.add_(own[start:stop])
+            values[start:stop] = value
+        return values if self.summing is None else self.summing.owner.scatter(values)
+
+    def fused(self, table: Tensor, own: Tensor | None, weights: Tensor | None) -> Tensor:
+        from harness.models.chgnet import kernels
+
+        return kernels.values(self.mlp, self.incidence, self.summing, table, own, weights)
+
+
+class _Fused(torch.autograd.Function):
+    """kernels.py's gradient, in everything but the parameters."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, table: Tensor, own: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(table, own, weights)
+        return call.fused(table, own, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        from harness.models.chgnet import kernels
+
+        call: _Call = ctx.call
+        slopes = kernels.slopes(
+            gradients[0], call.mlp, call.incidence, call.summing, *ctx.saved_tensors
+        )
+        return None, *slopes
+
+
+def fused_disagreement(device: torch.device) -> float:
+    """The largest difference of fused kernels from torch's operations, over the largest value.
+
+    Values and gradients of all three kinds of call, a few hundred random rows of each.
+    """
+    worst = 0.0
+    for call, given in _samples(device):
+        fused = dataclasses.replace(call.mlp, is_fused=True)
+        results = []
+        for mlp in (call.mlp, fused):
+            inputs = [None if x is None else x.clone().requires_grad_() for x in given]
+            with torch.enable_grad():
+                value = dataclasses.replace(call, mlp=mlp)(*inputs)
+                wanted = [x for x in inputs if x is not None]
+                slopes = torch.autograd.grad(value.square().sum(), wanted)
+            with torch.no_grad():
+                alone = dataclasses.replace(call, mlp=mlp)(*given)
+            results.append((value.detach(), alone, *slopes))
+        for expected, found in zip(*results, strict=True):
+            distance = (expected - found).abs().max() / expected.abs().max()
+            worst = max(worst, float(distance))
+    return worst
+
+
+def _samples(device: torch.device) -> Iterator[tuple[_Call, tuple[Tensor | None, ...]]]:
+    """An atom convolution, a bond convolution and an angle update, of random numbers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(*shape, generator=generator)).to(device)
+
+    def named(*shape: int, below: int) -> Tensor:
+        return torch.randint(below, shape, generator=generator).to(device)
+
+    n_rows, n_table, n_owner = 301, 40, 7
+    for n_named, has_own, is_summed in ((3, False, True), (2, True, True), (2, True, False)):
+        for has_norm in (True, False):
+            norms = [
+                Norm(weight=1 + normal(WIDTH, scale=0.1), bias=normal(WIDTH))
+                if has_norm
+                else Norm(weight=None, bias=None)
+                for _ in range(2)
+            ]
+            second = tuple((normal(WIDTH), normal(WIDTH, WIDTH, scale=0.1)) for _ in range(2))
+            mlp = GatedMLP(
+                own=normal(WIDTH, 2 * WIDTH, scale=0.1) if has_own else None,
+                second=second if is_summed else None,
+                core_norm=norms[0],
+                gate_norm=norms[1],
+            )
+            # an owner without rows, and one with more than a tile
+            owner = named(n_rows, below=n_owner).sort().values
+            summing = Summing(
+                weight=Incidence(named(n_rows, below=n_table), n_table),
+                owner=Incidence(owner, n_owner + 1, is_sorted=True),
+            )
+            incidence = Incidence(named(n_rows, n_named, below=n_table), n_table)
+            yield (
+                _Call(mlp, incidence, summing if is_summed else None),
+                (
+                    normal(n_table, 2 * WIDTH),
+                    normal(n_rows, WIDTH) if has_own else None,
+                    normal(n_table, WIDTH) if is_summed else None,
+                ),
+            )
