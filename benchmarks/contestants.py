@@ -119,6 +119,30 @@ class ChgnetEnergiesLargeBatch(ChgnetEnergies):
     batch_size = 256
 
 
+class ChgnetFloat64(ChgnetDefault):
+    """Its own graphs and network in double precision: what both sides' numbers are held against."""
+
+    label = "chgnet in float64, one by one"
+    modules = ("torch", "chgnet.model.model", "harness.models.chgnet.original")
+
+    def __init__(self, device: str) -> None:
+        self.device = device  # it runs on the processor, wherever the others do
+
+    def prepare(self, path: Path) -> Any:
+        from harness.data import Crystals
+
+        return Crystals.load(path)
+
+    def run(self, prepared: Any) -> Any:
+        from harness.models.chgnet.original import predict_original
+
+        return predict_original("0.3.0", prepared, "float64")
+
+    def arrays(self, result: Any) -> Arrays:
+        forces = np.concatenate(result.forces)
+        return {"energy": result.energy, "forces": forces, "stress": result.stress}
+
+
 class _AseLoop(Contestant):
     calculator: Any
 
@@ -327,6 +351,7 @@ CONTESTANTS: dict[str, type[Contestant]] = {
     "chgnet-e": ChgnetEnergies,
     "chgnet-e-256": ChgnetEnergiesLargeBatch,
     "chgnet-efsm": ChgnetDefault,
+    "chgnet-float64": ChgnetFloat64,
     "chgnet-ase": ChgnetAse,
     "sevennet-ase": SevenNetAse,
     "ours-parse": OursParse,

@@ -12,8 +12,11 @@ the benchmark says so and measures nothing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from benchmarks.inputs import FOLD_0_ROWS, fold_0_sized
 from benchmarks.race import agreement
 from benchmarks.scaling import warm_up
 from benchmarks.worker import Worker
+from harness.data import Crystals
 
 OURS, THEIRS = ("ours-e", "ours-efs"), ("chgnet-e", "chgnet-e-256", "chgnet-efsm")
 
@@ -66,6 +70,7 @@ def measure(
         "source": source,
         "device": device,
         "device_name": _name(device),
+        "profile": profile(few, device),
         "until_ready_s": starts,
         "rates": rates,
         "agreement": {
@@ -73,6 +78,96 @@ def measure(
             for name in (*OURS, "chgnet-e")
         },
     }
+
+
+def profile(crystals: Crystals, device: str) -> dict[str, Any]:
+    """What energies and forces of the rows take stage by stage, and which operations take it.
+
+    Stages are waited for one by one, so their sum is what nothing overlapping would take; beside it
+    stands the time of one call, and the sum over its operations of the time each had the GPU (two
+    streams can have it at once). On a processor all is on one thread.
+    """
+    import torch
+
+    from harness.models.threads import one_thread
+
+    with contextlib.nullcontext() if torch.device(device).type == "cuda" else one_thread():
+        return _profile(crystals, device)
+
+
+def _profile(crystals: Crystals, device: str) -> dict[str, Any]:
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    from harness.models import load_model
+
+    model: Any = load_model("chgnet-0.3.0", device)
+    is_gpu = model.device.type == "cuda"
+    activity = ProfilerActivity.CUDA if is_gpu else ProfilerActivity.CPU
+    found: dict[str, Any] = {"n_rows": len(crystals), "why_not_fused": model.why_not_fused}
+    for label, properties in (("energies", ("energy",)), ("forces", ("energy", "forces"))):
+        model.predict(crystals, properties)  # warms up
+        clock = time.perf_counter()
+        model.predict(crystals, properties)
+        seconds = time.perf_counter() - clock
+        with torch.profiler.profile(activities=[activity]) as recorded:
+            model.predict(crystals, properties)
+        spent = {
+            event.key: (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1e6
+            for event in recorded.key_averages()
+        }
+        busiest = sorted(spent, key=lambda key: -spent[key])[:8]
+        found[label] = {
+            "seconds": seconds,
+            "busy_seconds": sum(spent.values()),
+            "operations": [(key, spent[key]) for key in busiest],
+            "stages": _stages(model, crystals, with_gradient=label == "forces"),
+        }
+    return found
+
+
+def _stages(model: Any, crystals: Crystals, *, with_gradient: bool) -> dict[str, float]:
+    import torch
+
+    from harness.models.chgnet.device_graph import all_messages_on, build_graph_on
+    from harness.models.chgnet.forward import TensorGraph, Weights, forward, geometry, site_energies
+    from harness.models.packing import packed
+
+    spent: dict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        clock = time.perf_counter()
+        yield
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        spent[stage] += time.perf_counter() - clock
+
+    problems = model.predict(crystals).problems
+    rows = np.setdiff1d(np.arange(len(crystals)), list(problems))
+    work = model._work(crystals)
+    rows = rows[np.argsort(-work[rows], kind="stable")]
+    unfused = Weights.of(model._network, model.device)
+    budget = model._gradient_budget if with_gradient else model._budget
+    for task in packed(rows, work[rows], budget):
+        with timed("graph: columns sent, bonds, angles"):
+            graph = build_graph_on(crystals[task], model.device, **model._cutoffs)
+        with timed("graph: messages, lengths, phases"):
+            messages = all_messages_on(graph)
+        with timed("indices"):
+            g = TensorGraph(messages, model.device)
+        for stage, weights in (("network", model._weights), ("network, not fused", unfused)):
+            with timed(stage), torch.set_grad_enabled(with_gradient):
+                lengths, phases = g.lengths, g.phases
+                if with_gradient:
+                    vectors = graph.vectors.detach().requires_grad_()
+                    lengths, phases = geometry(graph, vectors)
+                energies = site_energies(weights, forward(g, weights, lengths, phases)[0])
+                if with_gradient:
+                    torch.autograd.grad(energies.sum(), vectors)
+        with timed("results fetched"):
+            energies.detach().cpu()
+    return dict(spent)
 
 
 def _why_not(device: str) -> str | None:
@@ -125,6 +220,7 @@ def tables(result: Mapping[str, Any]) -> str:
         lines.append(
             f"| {CONTESTANTS[ours].label} | {CONTESTANTS[theirs].label} | {few:.1f} | {every:.1f} |"
         )
+    lines += _profile_tables(result["profile"])
     largest = result["agreement"]["ours-efs"]
     said = [
         f"{value:.1e} {what.removeprefix('largest_').replace('_', ' ')}"
@@ -133,6 +229,27 @@ def tables(result: Mapping[str, Any]) -> str:
     ]
     lines += ["", f"Largest differences from chgnet's default: {', '.join(said)}."]
     return "\n".join(lines)
+
+
+def _profile_tables(found: Mapping[str, Any]) -> list[str]:
+    n = found["n_rows"]
+    why_not = found["why_not_fused"]
+    lines = ["", f"Fused kernels: {'used' if why_not is None else f'not used; {why_not}'}."]
+    lines += ["", f"| stage, {n:,} rows, waited for | energies, ms a row | forces, ms a row |"]
+    lines += ["|---|---|---|"]
+    both = [found[label] for label in ("energies", "forces")]
+    for stage in both[0]["stages"]:
+        cells = [f"{1e3 * one['stages'][stage] / n:.4f}" for one in both]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    for label, key in (("one call", "seconds"), ("its operations, summed", "busy_seconds")):
+        lines.append(f"| {label} | {' | '.join(f'{1e3 * one[key] / n:.4f}' for one in both)} |")
+    for label, one in zip(("energies", "forces"), both, strict=True):
+        lines += ["", f"| busiest operations, {label} | share of busy time |", "|---|---|"]
+        lines += [
+            f"| `{name[:60]}` | {100 * seconds / one['busy_seconds']:.0f} % |"
+            for name, seconds in one["operations"]
+        ]
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -562,7 +562,7 @@ def test_tasks_on_a_gpu_fit_the_memory_that_is_free(monkeypatch: pytest.MonkeyPa
     ):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
         assert engine._budgets(gpu) == expected
-    assert engine._budgets(torch.device("cpu")) == (10_000, 10_000)
+    assert engine._budgets(torch.device("cpu")) == (50_000, 20_000)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

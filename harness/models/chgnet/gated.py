@@ -154,8 +154,10 @@ class GatedMLP:
         return torch.addmm(core_bias, core, core_matrix), torch.addmm(gate_bias, gate, gate_matrix)
 
     def end(self, core: Tensor, gate: Tensor) -> Tensor:
-        normed = self.core_norm(core)
-        return F.silu(normed, inplace=normed is not core).mul_(self.gate_norm(gate).sigmoid())
+        core, gate = self.core_norm(core), self.gate_norm(gate)
+        if self.core_norm.weight is None:
+            return F.silu(core) * gate.sigmoid()
+        return F.silu(core, inplace=True).mul_(gate.sigmoid_())
 
 
 @dataclass(frozen=True)

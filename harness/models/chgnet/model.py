@@ -51,11 +51,14 @@ GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
 _WORK_PER_ANGLE = 1.3
 # What one call of predict is best given: enough tasks that the cores finish together, or that
 # graphs are ready when a GPU wants them. A caller who saves batch by batch then loses little.
-_WORK_PER_BATCH = {"cpu": 1_000_000, "cuda": 8_000_000}
-# One core's or one stream's share at a time. On a core, anything from 5,000 to 30,000 is as good;
-# on a GPU, enough to fill it, and less where memory is short.
-_WORK_PER_TASK = {"cpu": 10_000, "cuda": 1_000_000}
-_GRADIENT_WORK_PER_TASK = {"cpu": 10_000, "cuda": 300_000}
+_WORK_PER_BATCH = {"cpu": 2_000_000, "cuda": 8_000_000}
+# One core's or one stream's share at a time. On cores, enough that threads seldom wait for each
+# other's Python: with 10,000 two cores took half again as long for energies. On a GPU, enough to
+# fill it, and less where memory is short.
+_WORK_PER_TASK = {"cpu": 50_000, "cuda": 1_000_000}
+_GRADIENT_WORK_PER_TASK = {"cpu": 20_000, "cuda": 300_000}
+# Of little work there are still so many tasks, for as many cores, while each has so much.
+_N_TASKS, _LEAST_WORK_PER_TASK = 16, 5_000
 _BYTES_PER_WORK, _GRADIENT_BYTES_PER_WORK = 1_300, 12_000  # measured on a CPU
 _MEMORY_SHARE = 0.5  # of a GPU's free memory; the allocator keeps what earlier tasks left
 # Threads that feed a GPU, each through a stream of its own: what one computes there overlaps with
@@ -294,7 +297,7 @@ class CHGNetModel:
         tasks = [
             piece[known[piece]]
             for batch in self.plan(crystals)
-            for piece in packed(batch, work[batch], budget)
+            for piece in packed(batch, work[batch], _share(work[batch], budget))
             if known[piece].any()
         ]
         if self.device.type == "cuda":
@@ -490,6 +493,11 @@ def _budgets(device: torch.device) -> tuple[int, int]:
     usable = _MEMORY_SHARE * free / _N_STREAMS
     fitting = int(usable / _BYTES_PER_WORK), int(usable / _GRADIENT_BYTES_PER_WORK)
     return max(1, min(work[0], fitting[0])), max(1, min(work[1], fitting[1]))
+
+
+def _share(work: np.ndarray, budget: int) -> int:
+    """The work of a task of a batch; it depends on nothing else, so that bytes repeat."""
+    return min(budget, max(int(work.sum()) // _N_TASKS, _LEAST_WORK_PER_TASK))
 
 
 def _row_means(crystals: Crystals, values: np.ndarray) -> np.ndarray:
