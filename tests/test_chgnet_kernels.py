@@ -32,9 +32,10 @@ SMALL = Crystals.concatenate(
 )
 
 
-def test_values_and_gradients_are_torchs() -> None:
-    assert gated.fused_disagreement(DEVICE) < 2e-6
-    assert kernels.why_not(DEVICE) is None
+@pytest.mark.parametrize("has_norms", [True, False])
+def test_values_and_gradients_are_torchs(has_norms: bool) -> None:
+    assert gated.fused_disagreement(DEVICE, has_norms=has_norms) < 2e-6
+    assert kernels.why_not(DEVICE, has_norms=has_norms) is None
 
 
 # numpy stands in for the GPU's exponential, which becomes infinite without a word
@@ -62,17 +63,17 @@ def test_kernels_that_disagree_or_fail_are_not_used(monkeypatch: pytest.MonkeyPa
     right = kernels.values
     kernels.why_not.cache_clear()
     monkeypatch.setattr(kernels, "values", lambda *given: 1.01 * right(*given))
-    assert "gives other numbers here, by 1.0e-02" in str(kernels.why_not(DEVICE))
+    assert "gives other numbers here, by 1.0e-02" in str(kernels.why_not(DEVICE, has_norms=True))
 
     def fails(*given: object) -> None:
         raise RuntimeError("no compiler")
 
     kernels.why_not.cache_clear()
     monkeypatch.setattr(kernels, "values", fails)
-    assert "fails here: RuntimeError: no compiler" in str(kernels.why_not(DEVICE))
+    assert "fails here: RuntimeError: no compiler" in str(kernels.why_not(DEVICE, has_norms=True))
     kernels.why_not.cache_clear()
     if DEVICE.type == "cpu":
-        assert engine._why_not_fused(DEVICE) == "there are fused kernels for GPUs only"
+        assert engine._why_not_fused(DEVICE, True) == "there are fused kernels for GPUs only"
 
 
 def test_they_compile_for_gpus_from_ampere_on() -> None:

@@ -35,7 +35,7 @@ from harness.data.crystals import Crystals
 from harness.data.dataset import Dataset, Fold, Split
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.protocol import Identity
-from harness.models.threads import one_thread
+from harness.models.threads import one_thread, without_denormals
 from harness.models.training import transforms
 from harness.models.training.checkpoints import Checkpoints
 from harness.models.training.features import FeatureStore
@@ -592,7 +592,7 @@ def _train(
     features, problems = kept.features(backbone, task.crystals, tick)
     what = f"{start.identity.name} {config.label}, seed {config.seed}, epochs"
     bar = progress(what, config.epochs) if progress else None
-    with one_thread():
+    with one_thread(), without_denormals():
         return _train_on(start, task, features, problems, store, config, checkpoints, bar)
 
 

@@ -131,11 +131,11 @@ class Weights:
                 is_fused=is_fused,
             )
 
-        def first(mlp: Any, *, factor: float) -> tuple[list[Tensor], Tensor]:
+        def first(mlp: Any) -> tuple[list[Tensor], Tensor]:
             """One (64, 128) matrix per concatenated feature, and the (128,) bias."""
             layers = [_first_linear(m) for m in (mlp.mlp_core, mlp.mlp_gate)]
-            matrix = factor * torch.cat([layer.weight for layer in layers]).double()
-            bias = factor * torch.cat([layer.bias for layer in layers])
+            matrix = torch.cat([layer.weight for layer in layers]).double()
+            bias = torch.cat([layer.bias for layer in layers])
             return [part.T for part in matrix.split(WIDTH, dim=1)], bias
 
         def out(module: Any) -> tuple[Tensor, Tensor | None]:
@@ -151,7 +151,7 @@ class Weights:
         bond_embedding = network.bond_embedding.weight.T.double()
         atom_convs = []
         for layer in cast("Any", network.atom_conv_layers):
-            (centre, bond, neighbour), bias = first(layer.twoBody_atom, factor=0.5)
+            (centre, bond, neighbour), bias = first(layer.twoBody_atom)
             atom_convs.append(
                 AtomConv(
                     atom=put(torch.cat([centre, neighbour], dim=1)),
@@ -164,7 +164,7 @@ class Weights:
             )
         bond_convs, angle_updates = [], []
         for layer in cast("Any", network.bond_conv_layers):
-            (bond_i, bond_j, angle, atom), bias = first(layer.twoBody_bond, factor=0.5)
+            (bond_i, bond_j, angle, atom), bias = first(layer.twoBody_bond)
             bond_convs.append(
                 BondConv(
                     atom=put(atom),
@@ -177,7 +177,7 @@ class Weights:
             )
         # the last bond convolution is followed by no other use of the angles
         for layer in list(cast("Any", network.angle_layers))[:-1]:
-            (bond_i, bond_j, angle, atom), bias = first(layer.twoBody_bond, factor=1.0)
+            (bond_i, bond_j, angle, atom), bias = first(layer.twoBody_bond)
             angle_updates.append(
                 AngleLayer(
                     atom=put(atom),

@@ -17,7 +17,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -28,59 +27,9 @@ from harness.models.chgnet.incidence import Incidence
 
 WIDTH = 64  # of every feature
 _NORM_EPS = 1e-5  # torch's, and chgnet's
-_FAR = 80.0  # sigmoid is 0 or 1 to float32 from here, and its exponential no denormal number
 # Rows handled together: 64 and 128 float32 each, so that what one step writes the next still finds
 # in a core's second-level cache (1 to 2 MiB).
 _ROWS_PER_BLOCK = 2048
-
-
-def _tanh_is_fast() -> bool:
-    """Whether this processor is Intel's, whose library torch takes tanh from.
-
-    On an AMD EPYC it gave 0.4 billion values a second, an eighth of what it gives there, and a
-    sixth of the sigmoid. Asked of the system and not measured, so that the same machine always
-    gives the same bytes.
-    """
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
-
-
-_TANH_IS_FAST = _tanh_is_fast()
-
-
-def _silu_of_double(h: Tensor) -> Tensor:
-    """silu(2 h); h is overwritten where no gradient is kept.
-
-    CHGNet's sums reach hundreds, where silu itself passes through denormal exponentials, which cost
-    a processor five times as much as the whole of tanh. Hence h + h tanh(h), or where tanh is slow
-    x sigmoid(x) with the sigmoid's argument held away from them.
-    """
-    if torch.is_grad_enabled() and h.requires_grad:
-        return cast("Tensor", _SiluOfDouble.apply(h))
-    if h.is_cuda or _TANH_IS_FAST:
-        return torch.addcmul(h, h, torch.tanh(h), out=h)
-    x = h.add_(h)
-    return x.mul_(torch.clamp(x, -_FAR, _FAR).sigmoid_())
-
-
-class _SiluOfDouble(torch.autograd.Function):
-    """The gradient by hand: that of clamp alone took a tenth of the time of forces."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor) -> Tensor:
-        if h.is_cuda or _TANH_IS_FAST:
-            twice = torch.tanh(h).add_(1)
-        else:
-            twice = torch.clamp(h + h, -_FAR, _FAR).sigmoid_().mul_(2)
-        ctx.save_for_backward(h, twice)
-        return h * twice
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        h, twice = ctx.saved_tensors  # 2 sigmoid(2 h), whose slope is itself times 2 less itself
-        return (2 - twice).mul_(h).add_(1).mul_(twice).mul_(gradients[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +55,7 @@ class Summing:
 
 @dataclass(frozen=True, kw_only=True)
 class GatedMLP:
-    """See above. The core's 64 columns come first wherever there are 128.
-
-    With a second layer, the first layer's matrices are stored halved: a row's sum is h = x / 2.
-    """
+    """See above. The core's 64 columns come first wherever there are 128."""
 
     own: Tensor | None  # (64, 128), from a row's own features
     second: tuple[tuple[Tensor, Tensor], ...] | None  # (64,), (64, 64) transposed: core's, gate's
@@ -148,7 +94,7 @@ class GatedMLP:
         if self.second is None:
             core, gate = h.split(WIDTH, dim=1)
             return core, gate
-        active = _silu_of_double(h)
+        active = F.silu(h, inplace=not h.requires_grad)
         (core_bias, core_matrix), (gate_bias, gate_matrix) = self.second
         core, gate = active.split(WIDTH, dim=1)
         return torch.addmm(core_bias, core, core_matrix), torch.addmm(gate_bias, gate, gate_matrix)
@@ -233,13 +179,13 @@ class _Fused(torch.autograd.Function):
         return None, *slopes
 
 
-def fused_disagreement(device: torch.device) -> float:
+def fused_disagreement(device: torch.device, *, has_norms: bool) -> float:
     """The largest difference of fused kernels from torch's operations, over the largest value.
 
     Values and gradients of all three kinds of call, a few hundred random rows of each.
     """
     worst = 0.0
-    for call, given in _samples(device):
+    for call, given in _samples(device, has_norms):
         fused = dataclasses.replace(call.mlp, is_fused=True)
         results = []
         for mlp in (call.mlp, fused):
@@ -257,7 +203,9 @@ def fused_disagreement(device: torch.device) -> float:
     return worst
 
 
-def _samples(device: torch.device) -> Iterator[tuple[_Call, tuple[Tensor | None, ...]]]:
+def _samples(
+    device: torch.device, has_norms: bool
+) -> Iterator[tuple[_Call, tuple[Tensor | None, ...]]]:
     """An atom convolution, a bond convolution and an angle update, of random numbers."""
     generator = torch.Generator().manual_seed(0)
 
@@ -267,34 +215,32 @@ def _samples(device: torch.device) -> Iterator[tuple[_Call, tuple[Tensor | None,
     def named(*shape: int, below: int) -> Tensor:
         return torch.randint(below, shape, generator=generator).to(device)
 
+    def norm() -> Norm:
+        if not has_norms:
+            return Norm(weight=None, bias=None)
+        return Norm(weight=1 + normal(WIDTH, scale=0.1), bias=normal(WIDTH))
+
     n_rows, n_table, n_owner = 301, 40, 7
     for n_named, has_own, is_summed in ((3, False, True), (2, True, True), (2, True, False)):
-        for has_norm in (True, False):
-            norms = [
-                Norm(weight=1 + normal(WIDTH, scale=0.1), bias=normal(WIDTH))
-                if has_norm
-                else Norm(weight=None, bias=None)
-                for _ in range(2)
-            ]
-            second = tuple((normal(WIDTH), normal(WIDTH, WIDTH, scale=0.1)) for _ in range(2))
-            mlp = GatedMLP(
-                own=normal(WIDTH, 2 * WIDTH, scale=0.1) if has_own else None,
-                second=second if is_summed else None,
-                core_norm=norms[0],
-                gate_norm=norms[1],
-            )
-            # an owner without rows, and one with more than a tile
-            owner = named(n_rows, below=n_owner).sort().values
-            summing = Summing(
-                weight=Incidence(named(n_rows, below=n_table), n_table),
-                owner=Incidence(owner, n_owner + 1, is_sorted=True),
-            )
-            incidence = Incidence(named(n_rows, n_named, below=n_table), n_table)
-            yield (
-                _Call(mlp, incidence, summing if is_summed else None),
-                (
-                    normal(n_table, 2 * WIDTH),
-                    normal(n_rows, WIDTH) if has_own else None,
-                    normal(n_table, WIDTH) if is_summed else None,
-                ),
-            )
+        second = tuple((normal(WIDTH), normal(WIDTH, WIDTH, scale=0.1)) for _ in range(2))
+        mlp = GatedMLP(
+            own=normal(WIDTH, 2 * WIDTH, scale=0.1) if has_own else None,
+            second=second if is_summed else None,
+            core_norm=norm(),
+            gate_norm=norm(),
+        )
+        # an owner without rows, and one with more than a tile
+        owner = named(n_rows, below=n_owner).sort().values
+        summing = Summing(
+            weight=Incidence(named(n_rows, below=n_table), n_table),
+            owner=Incidence(owner, n_owner + 1, is_sorted=True),
+        )
+        incidence = Incidence(named(n_rows, n_named, below=n_table), n_table)
+        yield (
+            _Call(mlp, incidence, summing if is_summed else None),
+            (
+                normal(n_table, 2 * WIDTH),
+                normal(n_rows, WIDTH) if has_own else None,
+                normal(n_table, WIDTH) if is_summed else None,
+            ),
+        )

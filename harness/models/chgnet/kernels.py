@@ -103,15 +103,15 @@ def _first(table, index, own, own_matrix, rows, mask, K: tl.constexpr, OWN: tl.c
 
 
 @triton.jit
-def _second(h, matrix, bias):
-    """The second layer on silu(2 h)."""
-    return _times(2 * h * tl.sigmoid(2 * h), matrix, _W) + _vector(bias)
+def _second(x, matrix, bias):
+    """The second layer on silu(x)."""
+    return _times(x * tl.sigmoid(x), matrix, _W) + _vector(bias)
 
 
 @triton.jit
-def _second_slope(slope, h, matrix):
-    opening = tl.sigmoid(2 * h)
-    return _times_transposed(slope, matrix, _W) * (2 * opening * (1 + 2 * h * (1 - opening)))
+def _second_slope(slope, x, matrix):
+    opening = tl.sigmoid(x)
+    return _times_transposed(slope, matrix, _W) * (opening * (1 + x * (1 - opening)))
 
 
 @triton.jit
@@ -142,7 +142,7 @@ def _value(
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])  # one compilation serves every batch
 def _rows_kernel(
     out,
     table,
@@ -245,7 +245,7 @@ def _sums_kernel(
     tl.store(out + owner * _W + tl.arange(0, _W), total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _slopes_kernel(
     h_slope,
     own_slope,
@@ -413,12 +413,16 @@ def _arguments(
 
 
 @functools.cache
-def why_not(device: torch.device) -> str | None:
-    """Why the kernels cannot be used on this device, or None where they agree with torch there."""
+def why_not(device: torch.device, *, has_norms: bool) -> str | None:
+    """Why the kernels cannot be used on this device, or None where they agree with torch there.
+
+    ``has_norms``: which of the two kinds of network is meant; compiling takes seconds, once a
+    machine.
+    """
     from harness.models.chgnet.gated import fused_disagreement
 
     try:
-        largest = fused_disagreement(device)
+        largest = fused_disagreement(device, has_norms=has_norms)
     except Exception as error:  # whatever a compiler or a driver can say; torch then does the work
         return f"Triton {triton.__version__} fails here: {type(error).__name__}: {error}"
     if not largest < _AGREEMENT:

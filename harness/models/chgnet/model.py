@@ -35,7 +35,7 @@ from harness.models.chgnet.weights import read_chgnet, state_sha256
 from harness.models.memory import keep_freed_memory
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
-from harness.models.threads import each_on_one_thread
+from harness.models.threads import each_on_one_thread, without_denormals
 
 if TYPE_CHECKING:
     from chgnet.model import CHGNet
@@ -146,7 +146,7 @@ class CHGNetModel:
             "atom_cutoff_ang": float(arguments["atom_graph_cutoff"]),
             "bond_cutoff_ang": float(arguments["bond_graph_cutoff"]),
         }
-        self.why_not_fused = _why_not_fused(self.device)
+        self.why_not_fused = _why_not_fused(self.device, arguments.get("gMLP_norm") is not None)
         is_fused = self.why_not_fused is None
         self._weights = Weights.of(self._network, self.device, is_fused=is_fused)
         self._budget, self._gradient_budget = _budgets(self.device)
@@ -315,7 +315,8 @@ class CHGNetModel:
 
         def run(rows: np.ndarray) -> _Outcome:
             task, found = self._task(crystals, rows, wanted)
-            return ([] if task is None else [self._compute(task, wanted)]), found
+            with without_denormals():
+                return ([] if task is None else [self._compute(task, wanted)]), found
 
         yield from each_on_one_thread(run, tasks)
 
@@ -469,7 +470,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _why_not_fused(device: torch.device) -> str | None:
+def _why_not_fused(device: torch.device, has_norms: bool) -> str | None:
     """Why the fused kernels are not used: they exist for GPUs, and are tried there first."""
     if device.type != "cuda":
         return "there are fused kernels for GPUs only"
@@ -478,7 +479,7 @@ def _why_not_fused(device: torch.device) -> str | None:
     except ImportError as error:
         return f"Triton is not installed ({error})"
     with torch.cuda.device(device):
-        return kernels.why_not(device)
+        return kernels.why_not(device, has_norms=has_norms)
 
 
 def _budgets(device: torch.device) -> tuple[int, int]:
