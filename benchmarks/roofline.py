@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 CHGNET_ROWS = 100  # counted through chgnet's own network, which takes its time
 
 PRODUCTS = ("mm", "addmm", "addmm_", "bmm")
-FUNCTIONS = ("tanh", "sigmoid", "sigmoid_", "silu_", "sin_", "sin", "cos")
+FUNCTIONS = ("sigmoid", "sigmoid_", "silu", "silu_", "sin_", "sin", "cos")
 GATHERS = ("index_select", "_embedding_bag", "_embedding_bag_forward_only")
 VIEWS = (
     "alias", "detach", "expand", "lift_fresh", "slice", "split", "squeeze", "t", "unsqueeze",
@@ -49,7 +49,7 @@ VIEWS = (
 )  # fmt: skip
 CLASSES = {
     "products": "matrix products",
-    "functions": "tanh, sigmoid, silu, sin, cos",
+    "functions": "sigmoid, silu, sin, cos",
     "norms": "layer norms",
     "gathers": "gathering and adding up",
     "rest": "other arithmetic and copies",
@@ -59,7 +59,7 @@ CLASSES = {
 def class_of(operation: str) -> str:
     if operation in PRODUCTS:
         return "products"
-    if operation in FUNCTIONS or operation.endswith(("tanh_backward", "sigmoid_backward")):
+    if operation in FUNCTIONS or operation.endswith("sigmoid_backward"):
         return "functions"
     if operation == "silu_backward":
         return "functions"
@@ -227,7 +227,7 @@ def ceilings() -> dict[str, float]:
             "copy of 128 MiB, GB/s": 2 * large.nbytes / best(lambda: larger.copy_(large)) / 1e9,
             "copy of 1 MiB, GB/s": 2 * block.nbytes / best(lambda: other.copy_(block)) / 1e9,
         }  # fmt: skip
-        for name in ("tanh", "sigmoid", "silu", "sin", "cos"):
+        for name in ("sigmoid", "silu", "sin", "cos"):
             # into a kept block, so that no memory is asked for
             run = partial(getattr(torch.ops.aten, name).out, block, out=other)
             found[f"{name}, G values/s"] = block.numel() / best(run) / 1e9
@@ -273,18 +273,13 @@ def measure(*, n_rows: int = 300) -> dict[str, Any]:
 @contextlib.contextmanager
 def _on_one_thread(n_rows: int) -> Iterator[tuple[str, Crystals, Any, list[np.ndarray]]]:
     """Real rows, the model, and the tasks it makes of them."""
-    import torch
-
     from harness.models import load_model
+    from harness.models.threads import one_thread, without_denormals
 
     crystals, source = real_rows(n_rows)
     model: Any = load_model("chgnet-0.3.0", "cpu")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread(), without_denormals():
         yield source, crystals, model, _tasks(model, crystals)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sizes(crystals: Crystals) -> dict[str, int]:
