@@ -70,6 +70,8 @@ class Incidence:
     def take(self, table: Tensor, start: int, stop: int) -> Tensor:
         """Rows start to stop of what ``gather`` gives, without a gradient."""
         index = self.index[start:stop]
+        if len(index) == 0:
+            return table.new_zeros(0, table.shape[1])
         if index.ndim == 1:
             return table.index_select(0, index)
         return F.embedding_bag(index, table, mode="sum")
