@@ -208,7 +208,9 @@ def test_predictions_left_in_transformed_units_are_noticed(transformed, transfor
     ),
 )
 def test_stored_features_train_as_fresh_ones(on_a_few_rows, evidence):
-    stored, fresh = (on_a_few_rows(cached=kept) for kept in (True, False))
+    # A refit by absolute deviations meets some targets exactly, and there the slope of an absolute
+    # loss jumps from -1 to 1 with the last bit. Huber's has no jump, so rounding stays rounding.
+    stored, fresh = (on_a_few_rows(cached=kept, loss="huber") for kept in (True, False))
     assert evidence(finetune.loss_difference(stored, fresh)).held
 
 
@@ -216,8 +218,8 @@ def test_stored_features_train_as_fresh_ones(on_a_few_rows, evidence):
     of="head-only.cache-faithful", fault="stored features one part in a thousand off"
 )
 def test_stale_features_are_noticed(model, on_a_few_rows, evidence):
-    stale = on_a_few_rows(subject=_Stale(model))
-    assert evidence(finetune.loss_difference(stale, on_a_few_rows())).refuted
+    stale = on_a_few_rows(subject=_Stale(model), loss="huber")
+    assert evidence(finetune.loss_difference(stale, on_a_few_rows(loss="huber"))).refuted
 
 
 class _Stale:

@@ -1,8 +1,11 @@
 """CHGNet: chgnet's weights, this project's graph builder and forward pass.
 
-``graph.py`` builds graphs from columns, ``messages.py`` finds which atoms are alike, ``forward.py``
-computes, ``weights.py`` reads chgnet's files, ``model.py`` joins them into a subject. torch and
-chgnet are imported only by ``load``.
+``graph.py`` builds graphs from columns, ``messages.py`` finds which atoms are alike; on a GPU
+``device_graph.py`` does both, and ``build.py`` chooses. ``forward.py`` computes, with ``gated.py``
+for what runs over edges and angles, ``kernels.py`` for the same on a GPU, and ``incidence.py`` for
+sums over who receives what. ``weights.py`` reads chgnet's files, ``model.py`` joins all into a
+subject, ``trainable.py`` trains it, ``original.py`` is chgnet itself. torch and chgnet are imported
+only by ``load``.
 """
 
 from __future__ import annotations

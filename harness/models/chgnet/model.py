@@ -57,8 +57,9 @@ _WORK_PER_BATCH = {"cpu": 2_000_000, "cuda": 8_000_000}
 # fill it, and less where memory is short.
 _WORK_PER_TASK = {"cpu": 50_000, "cuda": 1_000_000}
 _GRADIENT_WORK_PER_TASK = {"cpu": 20_000, "cuda": 300_000}
-# Of little work there are still so many tasks, for as many cores, while each has so much.
-_N_TASKS, _LEAST_WORK_PER_TASK = 16, 5_000
+# Of little work there are still so many tasks, for the cores or streams, while each has so much.
+_N_TASKS = {"cpu": 16, "cuda": 4}
+_LEAST_WORK_PER_TASK = {"cpu": 5_000, "cuda": 50_000}
 _BYTES_PER_WORK, _GRADIENT_BYTES_PER_WORK = 1_300, 12_000  # measured on a CPU
 _MEMORY_SHARE = 0.5  # of a GPU's free memory; the allocator keeps what earlier tasks left
 # Threads that feed a GPU, each through a stream of its own: what one computes there overlaps with
@@ -297,7 +298,7 @@ class CHGNetModel:
         tasks = [
             piece[known[piece]]
             for batch in self.plan(crystals)
-            for piece in packed(batch, work[batch], _share(work[batch], budget))
+            for piece in packed(batch, work[batch], self._share(work[batch], budget))
             if known[piece].any()
         ]
         if self.device.type == "cuda":
@@ -307,6 +308,11 @@ class CHGNetModel:
         for results, found in outcomes:
             problems |= found
             yield from results
+
+    def _share(self, work: np.ndarray, budget: int) -> int:
+        """The work of a task of a batch; it depends on nothing else, so that bytes repeat."""
+        kind = self.device.type
+        return min(budget, max(int(work.sum()) // _N_TASKS[kind], _LEAST_WORK_PER_TASK[kind]))
 
     def _outcomes_cpu(
         self, crystals: Crystals, tasks: list[np.ndarray], wanted: _Wanted
@@ -494,11 +500,6 @@ def _budgets(device: torch.device) -> tuple[int, int]:
     usable = _MEMORY_SHARE * free / _N_STREAMS
     fitting = int(usable / _BYTES_PER_WORK), int(usable / _GRADIENT_BYTES_PER_WORK)
     return max(1, min(work[0], fitting[0])), max(1, min(work[1], fitting[1]))
-
-
-def _share(work: np.ndarray, budget: int) -> int:
-    """The work of a task of a batch; it depends on nothing else, so that bytes repeat."""
-    return min(budget, max(int(work.sum()) // _N_TASKS, _LEAST_WORK_PER_TASK))
 
 
 def _row_means(crystals: Crystals, values: np.ndarray) -> np.ndarray:
