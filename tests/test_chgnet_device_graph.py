@@ -33,11 +33,13 @@ from harness.models.chgnet import device_graph  # noqa: E402
 from harness.models.chgnet.device_graph import all_messages_on, build_graph_on  # noqa: E402
 from harness.models.chgnet.messages import all_messages  # noqa: E402
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
 
 def torch_graph(crystals: Crystals) -> Graph[Any]:
     return build_graph_on(
         crystals,
-        torch.device("cpu"),
+        DEVICE,
         atom_cutoff_ang=ATOM_CUTOFF_ANG,
         bond_cutoff_ang=BOND_CUTOFF_ANG,
     )
@@ -47,7 +49,7 @@ def on_host(record: Any) -> Any:
     """A Graph or MessageGraph of numpy arrays."""
     values = {f.name: getattr(record, f.name) for f in fields(record)}
     return type(record)(
-        **{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+        **{k: v.cpu().numpy() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
     )
 
 
@@ -233,4 +235,20 @@ def test_every_tensor_is_made_on_the_device_asked_for() -> None:
     for record in (graph, messages):
         for f in fields(record):
             value = getattr(record, f.name)
-            assert isinstance(value, int) or value.device.type == "cpu", f.name
+            assert isinstance(value, int) or value.device.type == DEVICE.type, f.name
+
+
+def test_the_network_makes_every_tensor_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.models import chgnet
+    from harness.models.chgnet import build
+    from harness.models.chgnet.model import _Wanted
+
+    model = chgnet.load("0.3.0", DEVICE.type)
+    monkeypatch.setattr(build, "builds_on", lambda device: True)
+    batch = Crystals.concatenate([crystal(np.eye(3) * a, [[0, 0, 0]]) for a in (2.6, 3.4, 9.0)])
+    wanted = _Wanted(gradient=True, moments=True, features=True)
+    with torch.device("meta"):
+        (result,), problems = model._outcome_halving(batch, np.arange(3), wanted)
+    assert list(problems) == [2]
+    for f in fields(result):
+        assert np.isfinite(getattr(result, f.name)).all(), f.name
