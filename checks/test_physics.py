@@ -374,6 +374,9 @@ class Fault:
     refuses: object = None  # crystal -> whether it is not scored
     card: dict = field(default_factory=dict)  # what its card says instead
 
+    def __str__(self):
+        return self.words
+
     def __call__(self, crystals, prediction):
         rows, changed = list(crystals), {}
         for name in ("energy", "forces", "stress"):

@@ -20,10 +20,13 @@ class Collected:
         self.controls: dict[str, list[str]] = defaultdict(list)
         self.unmarked: list[str] = []
         self.without_session: list[str] = []
+        self.cases: set[str] = set()
 
     def pytest_collection_modifyitems(self, items):
         for item in items:
             claim, control = item.get_closest_marker("claim"), item.get_closest_marker("control")
+            if hasattr(item, "callspec"):
+                self.cases |= {str(value) for value in item.callspec.params.values()}
             if claim is not None:
                 self.claims[claim.kwargs["id"]] = Claim(**claim.kwargs)
             elif control is not None:
@@ -51,6 +54,10 @@ def test_every_check_is_a_claim_or_a_control(collected):
 
 def test_every_claim_has_a_control_and_every_control_a_claim(collected):
     assert set(collected.claims) == set(collected.controls)
+
+
+def test_cases_are_named_by_words_and_not_by_where_an_object_lies(collected):
+    assert [case for case in collected.cases if " at 0x" in case] == []
 
 
 def test_every_check_runs_in_some_session(collected):

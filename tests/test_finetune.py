@@ -462,6 +462,19 @@ def test_targets_that_are_not_finite_are_refused_before_any_work(tmp_path):
     assert not (tmp_path / "features").exists()
 
 
+def test_a_subject_may_pass_on_what_another_one_has(tmp_path):
+    class PassesOn:
+        def __init__(self, model):
+            self._model = model
+
+        def __getattr__(self, name):
+            return getattr(self._model, name)
+
+    direct, _ = run(tmp_path)
+    passed_on, _ = run(tmp_path, model=PassesOn(FakeBackbone()))
+    same_bits(direct, passed_on)
+
+
 def test_a_subject_without_a_head_is_not_available(tmp_path):
     with pytest.raises(NotAvailable, match="sum-of-numbers offers no features"):
         run(tmp_path, model=SumOfNumbers())

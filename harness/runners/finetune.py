@@ -445,19 +445,24 @@ def loss_difference(one: FineTuneResult, other: FineTuneResult) -> Measurement:
     )
 
 
+_OF_A_BACKBONE = ("featurise", "head", "composition_energies")
+
+
 def _start(model: Model, config: FineTune) -> Backbone:
     """The model training starts from.
 
     Raises:
         NotAvailable: the model has no head to train, or none that can be drawn anew.
     """
-    if not isinstance(model, Backbone):
+    # asked of the object, not of its class: a subject may pass on what another one has
+    missing = [name for name in _OF_A_BACKBONE if not callable(getattr(model, name, None))]
+    if missing:
         raise NotAvailable(
             f"{model.identity.name} offers no features and no head to train; its adapter would "
-            "need featurise(), head() and composition_energies(), as CHGNet's has"
+            f"need {', '.join(f'{name}()' for name in missing)}, as CHGNet's has"
         )
     if config.start == "pretrained":
-        return model
+        return cast("Backbone", model)
     seed = config.seed if config.start_seed is None else config.start_seed
     chgnet = _require_chgnet(model, f"start={config.start!r}")
     from harness.models.chgnet import trainable

@@ -9,7 +9,7 @@ Public: Backbone, Head, StoredFeatures, FreshFeatures, mean_per_row, rescale.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 PREFIX = "mlp."  # what chgnet calls its readout; names of parameters are the network's
 
 
-@runtime_checkable
 class Backbone(Protocol):
     """A subject whose head can be trained on features of its frozen rest."""
 
