@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from harness.models.chgnet.incidence import Incidence
 
 WIDTH = 64  # of every feature
-_NORM_EPS = 1e-5  # torch's, and chgnet's
+NORM_EPS = 1e-5  # torch's, and chgnet's
 # Rows handled together: 64 and 128 float32 each, so that what one step writes the next still finds
 # in a core's second-level cache (1 to 2 MiB).
 _ROWS_PER_BLOCK = 2048
@@ -42,7 +42,7 @@ class Norm:
     def __call__(self, x: Tensor) -> Tensor:
         if self.weight is None:
             return x
-        return F.layer_norm(x, (WIDTH,), self.weight, self.bias, _NORM_EPS)
+        return F.layer_norm(x, (WIDTH,), self.weight, self.bias, NORM_EPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,22 @@ class GatedMLP:
     core_norm: Norm
     gate_norm: Norm
     is_fused: bool = False  # by kernels.py, on a GPU where they were found to agree
+    # for kernels.py: core's matrix, bias, scale and shift, then gate's, 0 where there is none. Made
+    # with the rest, so that it is there before any stream reads it.
+    packed: Tensor | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.is_fused:
+            return
+        like = next(p for p in self._parameters if p is not None)
+        parts: list[Tensor] = []
+        for (bias, matrix), norm in zip(
+            self.second or ((None, None),) * 2, (self.core_norm, self.gate_norm), strict=True
+        ):
+            parts.append(like.new_zeros(WIDTH * WIDTH) if matrix is None else matrix.reshape(-1))
+            for vector in (bias, norm.weight, norm.bias):
+                parts.append(like.new_zeros(WIDTH) if vector is None else vector)
+        object.__setattr__(self, "packed", torch.cat(parts))
 
     def rows(self, table: Tensor, incidence: Incidence, own: Tensor) -> Tensor:
         """(m, 64): every row's value, added to its own features.
@@ -84,10 +100,13 @@ class GatedMLP:
         return _Call(self, incidence, summing)(table, own, weights)
 
     @property
-    def is_trained(self) -> bool:
+    def _parameters(self) -> list[Tensor | None]:
         parameters = [self.own, self.core_norm.weight, self.gate_norm.weight]
-        parameters += [tensor for layer in self.second or () for tensor in layer]
-        return any(p is not None and p.requires_grad for p in parameters)
+        return parameters + [tensor for layer in self.second or () for tensor in layer]
+
+    @property
+    def is_trained(self) -> bool:
+        return any(p is not None and p.requires_grad for p in self._parameters)
 
     def hidden(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """What the second layers make of (m, 128), or its two halves where there are none."""

@@ -56,13 +56,13 @@ class Incidence:
     def gather(self, table: Tensor) -> Tensor:
         """(m, width): row r is the sum of the table's rows that row r names."""
         if torch.is_grad_enabled() and table.requires_grad:
-            return cast("Tensor", _Gather.apply(table, self))
+            return cast("Tensor", _Product.apply(table, self, False))
         return self.take(table, 0, len(self))
 
     def scatter(self, rows: Tensor) -> Tensor:
         """(n_table, width): every table row is the sum of the rows that name it."""
         if torch.is_grad_enabled() and rows.requires_grad:
-            return cast("Tensor", _Scatter.apply(rows, self))
+            return cast("Tensor", _Product.apply(rows, self, True))
         if len(rows) == 0:
             return rows.new_zeros(self.n_table, rows.shape[1])
         return F.embedding_bag(self._order, rows, self.starts[:-1], mode="sum")
@@ -77,23 +77,15 @@ class Incidence:
         return F.embedding_bag(index, table, mode="sum")
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, incidence: Incidence) -> Tensor:
-        ctx.incidence = incidence
-        return incidence.gather(table.detach())
+class _Product(torch.autograd.Function):
+    """By the matrix or by its transpose, whose gradient is the other one."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.incidence.scatter(gradients[0].contiguous()), None
-
-
-class _Scatter(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, incidence: Incidence) -> Tensor:
-        ctx.incidence = incidence
-        return incidence.scatter(rows.detach())
+    def forward(ctx: Any, x: Tensor, incidence: Incidence, transposed: bool) -> Tensor:
+        ctx.incidence, ctx.transposed = incidence, transposed
+        return incidence.scatter(x.detach()) if transposed else incidence.gather(x.detach())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.incidence.gather(gradients[0].contiguous()), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        by = ctx.incidence.gather if ctx.transposed else ctx.incidence.scatter
+        return by(gradients[0].contiguous()), None, None

@@ -17,24 +17,33 @@ Public: why_not, values, slopes.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from harness.models.chgnet.gated import GatedMLP, Summing
-    from harness.models.chgnet.incidence import Incidence
+from harness.models.chgnet.gated import (
+    NORM_EPS,
+    WIDTH,
+    GatedMLP,
+    Summing,
+    fused_disagreement,
+)
+from harness.models.chgnet.incidence import Incidence
 
-WIDTH = 64
 _ROWS_PER_TILE = 32
 # More stages would hold the matrices twice, beyond the memory that a small GPU's threads share.
 LAUNCH = {"num_warps": 8, "num_stages": 1}
 _AGREEMENT = 1e-5  # of the largest value
-_NORM_EPS = tl.constexpr(1e-5)
+_NORM_EPS = tl.constexpr(NORM_EPS)
 _W = tl.constexpr(WIDTH)
+# GatedMLP.packed: where a half's bias, scale and shift stand behind its matrix, and the gate's half
+_BIAS = tl.constexpr(WIDTH * WIDTH)
+_SCALE = tl.constexpr(WIDTH * WIDTH + WIDTH)
+_SHIFT = tl.constexpr(WIDTH * WIDTH + 2 * WIDTH)
+_GATE = tl.constexpr(WIDTH * WIDTH + 3 * WIDTH)
 
 
 # --- on a tile of rows ----------------------------------------------------------------------------
@@ -103,39 +112,31 @@ def _first(table, index, own, own_matrix, rows, mask, K: tl.constexpr, OWN: tl.c
 
 
 @triton.jit
-def _second(x, matrix, bias):
+def _second(x, half):
     """The second layer on silu(x)."""
-    return _times(x * tl.sigmoid(x), matrix, _W) + _vector(bias)
+    return _times(x * tl.sigmoid(x), half, _W) + _vector(half + _BIAS)
 
 
 @triton.jit
-def _second_slope(slope, x, matrix):
+def _second_slope(slope, x, half):
     opening = tl.sigmoid(x)
-    return _times_transposed(slope, matrix, _W) * (opening * (1 + x * (1 - opening)))
+    return _times_transposed(slope, half, _W) * (opening * (1 + x * (1 - opening)))
 
 
 @triton.jit
-def _value(
-    core,
-    gate,
-    core_matrix,
-    core_bias,
-    gate_matrix,
-    gate_bias,
-    core_scale,
-    core_shift,
-    gate_scale,
-    gate_shift,
-    DEEP: tl.constexpr,
-    NORM: tl.constexpr,
-):
-    """silu(norm(core)) * sigmoid(norm(gate)) from the first layer's sums."""
+def _scaled(standard, half):
+    return standard * _vector(half + _SCALE) + _vector(half + _SHIFT)
+
+
+@triton.jit
+def _value(table, index, own, own_matrix, layers, rows, mask, K, OWN, DEEP, NORM):
+    """silu(norm(core)) * sigmoid(norm(gate)) of rows."""
+    core, gate = _first(table, index, own, own_matrix, rows, mask, K, OWN)
     if DEEP:
-        core = _second(core, core_matrix, core_bias)
-        gate = _second(gate, gate_matrix, gate_bias)
+        core, gate = _second(core, layers), _second(gate, layers + _GATE)
     if NORM:
-        core = _standard(core)[0] * _vector(core_scale) + _vector(core_shift)
-        gate = _standard(gate)[0] * _vector(gate_scale) + _vector(gate_shift)
+        core = _scaled(_standard(core)[0], layers)
+        gate = _scaled(_standard(gate)[0], layers + _GATE)
     return core * tl.sigmoid(core) * tl.sigmoid(gate)
 
 
@@ -149,14 +150,7 @@ def _rows_kernel(
     index,
     own,
     own_matrix,
-    core_matrix,
-    core_bias,
-    gate_matrix,
-    gate_bias,
-    core_scale,
-    core_shift,
-    gate_scale,
-    gate_shift,
+    layers,
     weights,
     weight_index,
     n_rows,
@@ -170,21 +164,7 @@ def _rows_kernel(
     """The value of every row, times its weight or added to its own features."""
     rows = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
     mask = rows < n_rows
-    core, gate = _first(table, index, own, own_matrix, rows, mask, K, OWN)
-    value = _value(
-        core,
-        gate,
-        core_matrix,
-        core_bias,
-        gate_matrix,
-        gate_bias,
-        core_scale,
-        core_shift,
-        gate_scale,
-        gate_shift,
-        DEEP,
-        NORM,
-    )
+    value = _value(table, index, own, own_matrix, layers, rows, mask, K, OWN, DEEP, NORM)
     if SUMMED:
         at = tl.load(weight_index + rows, mask=mask, other=0).to(tl.int64) * _W
         value *= _columns(weights, at, mask)
@@ -201,14 +181,7 @@ def _sums_kernel(
     index,
     own,
     own_matrix,
-    core_matrix,
-    core_bias,
-    gate_matrix,
-    gate_bias,
-    core_scale,
-    core_shift,
-    gate_scale,
-    gate_shift,
+    layers,
     weights,
     weight_index,
     K: tl.constexpr,
@@ -225,21 +198,7 @@ def _sums_kernel(
     for done in range(0, stop - start, TILE):
         rows = start + done + tl.arange(0, TILE)
         mask = rows < stop
-        core, gate = _first(table, index, own, own_matrix, rows, mask, K, OWN)
-        value = _value(
-            core,
-            gate,
-            core_matrix,
-            core_bias,
-            gate_matrix,
-            gate_bias,
-            core_scale,
-            core_shift,
-            gate_scale,
-            gate_shift,
-            DEEP,
-            NORM,
-        )
+        value = _value(table, index, own, own_matrix, layers, rows, mask, K, OWN, DEEP, NORM)
         at = tl.load(weight_index + rows, mask=mask, other=0).to(tl.int64) * _W
         total += tl.sum(value * _columns(weights, at, mask), axis=0)  # no weight, no row
     tl.store(out + owner * _W + tl.arange(0, _W), total)
@@ -256,14 +215,7 @@ def _slopes_kernel(
     index,
     own,
     own_matrix,
-    core_matrix,
-    core_bias,
-    gate_matrix,
-    gate_bias,
-    core_scale,
-    core_shift,
-    gate_scale,
-    gate_shift,
+    layers,
     weights,
     weight_index,
     n_rows,
@@ -280,13 +232,12 @@ def _slopes_kernel(
     h_core, h_gate = _first(table, index, own, own_matrix, rows, mask, K, OWN)
     core, gate = h_core, h_gate
     if DEEP:
-        core = _second(h_core, core_matrix, core_bias)
-        gate = _second(h_gate, gate_matrix, gate_bias)
+        core, gate = _second(h_core, layers), _second(h_gate, layers + _GATE)
     if NORM:
         standard_core, over_core = _standard(core)
         standard_gate, over_gate = _standard(gate)
-        core = standard_core * _vector(core_scale) + _vector(core_shift)
-        gate = standard_gate * _vector(gate_scale) + _vector(gate_shift)
+        core = _scaled(standard_core, layers)
+        gate = _scaled(standard_gate, layers + _GATE)
     rising, opening = tl.sigmoid(core), tl.sigmoid(gate)
     value = core * rising * opening
 
@@ -302,11 +253,13 @@ def _slopes_kernel(
     gate_slope = passed * value * (1 - opening)
     core_slope = passed * opening * rising * (1 + core * (1 - rising))
     if NORM:
-        core_slope = _standard_slope(core_slope * _vector(core_scale), standard_core, over_core)
-        gate_slope = _standard_slope(gate_slope * _vector(gate_scale), standard_gate, over_gate)
+        core_slope *= _vector(layers + _SCALE)
+        gate_slope *= _vector(layers + _GATE + _SCALE)
+        core_slope = _standard_slope(core_slope, standard_core, over_core)
+        gate_slope = _standard_slope(gate_slope, standard_gate, over_gate)
     if DEEP:
-        core_slope = _second_slope(core_slope, h_core, core_matrix)
-        gate_slope = _second_slope(gate_slope, h_gate, gate_matrix)
+        core_slope = _second_slope(core_slope, h_core, layers)
+        gate_slope = _second_slope(gate_slope, h_gate, layers + _GATE)
     _put(h_slope, rows * (2 * _W), mask, core_slope)
     _put(h_slope + _W, rows * (2 * _W), mask, gate_slope)
     if OWN:
@@ -392,8 +345,6 @@ def _arguments(
     def given(tensor: Tensor | None) -> Tensor:
         return table if tensor is None else tensor.contiguous()
 
-    (core_bias, core_matrix), (gate_bias, gate_matrix) = mlp.second or ((None, None),) * 2
-    norms = (mlp.core_norm.weight, mlp.core_norm.bias, mlp.gate_norm.weight, mlp.gate_norm.bias)
     options = {
         "K": incidence.index.shape[1],
         "OWN": own is not None,
@@ -401,12 +352,12 @@ def _arguments(
         "NORM": mlp.core_norm.weight is not None,
         **LAUNCH,
     }
-    layers = (mlp.own, core_matrix, core_bias, gate_matrix, gate_bias, *norms)
     return (
         table.contiguous(),
         incidence.index,
         given(own),
-        *map(given, layers),
+        given(mlp.own),
+        mlp.packed,
         given(weights),
         incidence.index if summing is None else summing.weight.index,
     ), options
@@ -419,8 +370,6 @@ def why_not(device: torch.device, *, has_norms: bool) -> str | None:
     ``has_norms``: which of the two kinds of network is meant; compiling takes seconds, once a
     machine.
     """
-    from harness.models.chgnet.gated import fused_disagreement
-
     try:
         largest = fused_disagreement(device, has_norms=has_norms)
     except Exception as error:  # whatever a compiler or a driver can say; torch then does the work

@@ -49,8 +49,8 @@ GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
 
 # Work is counted in directed edges, an angle as 1.3 of them (measured on one core).
 _WORK_PER_ANGLE = 1.3
-# What one call of predict is best given: enough tasks that the cores finish together, or that
-# graphs are ready when a GPU wants them. A caller who saves batch by batch then loses little.
+# What one call of predict is best given: enough tasks that the cores, or a GPU's streams, finish
+# together. A caller who saves batch by batch then loses little.
 _WORK_PER_BATCH = {"cpu": 2_000_000, "cuda": 8_000_000}
 # One core's or one stream's share at a time. On cores, enough that threads seldom wait for each
 # other's Python: with 10,000 two cores took half again as long for energies. On a GPU, enough to
