@@ -4,6 +4,8 @@ HarnessError       something kept us from measuring
   ConfigError      the request makes no sense              change the arguments
   DataError        a file or array is not as described     restore it or describe it anew
     NotAvailable   a file, package or device is absent     run the command it names
+      DataAbsent     a file of data is, and nothing else     fetch it, or go without
+      CannotResolve  the rows are too few to tell            score more of them
   ModelError       a model cannot load or predict          see the adapter it names
   NotConverged     a procedure ran out of steps            carries the last state
 
@@ -44,3 +46,11 @@ class NotAvailable(DataError):
     Not a fault: a check that meets it is `not run`, and the message is its reason. It names the
     one command that would make the thing available.
     """
+
+
+class DataAbsent(NotAvailable):
+    """Data that a claim is about are not on this machine, which says nothing about the claim."""
+
+
+class CannotResolve(NotAvailable):
+    """So few rows, or rows so unequal, that not even a large fault would be told from the bound."""

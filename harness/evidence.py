@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from harness.claims import Claim, Measurement, Verdict
+from harness.claims import Claim, Kind, Meaning, Measurement, Size, Verdict, sentence
 from harness.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no kinds, sizes, sentences, and did not say whether a session was whole
 
 # The order in which a report tells its story: by the first word of the claim's id. Others follow.
 FAMILIES = (
@@ -45,10 +45,16 @@ class Evidence:
     verdict: Verdict
     statement: str
     basis: str
+    kind: Kind
+    meaning: Meaning | None = None  # of a finding: what it says of the subject that it is held
+    cases: str | int = "all"  # of one sentence: how many must hold
+    cannot_fail: str = ""  # why it holds for any input, where it does
+    size: Size = Size.QUICK  # how much was measured
     case: str = ""  # which variant of the check, such as the alignment; "" if there is one only
     fold: int | None = None
     control: bool = False  # a control is right when it is refuted (or a placeholder)
     fault: str = ""  # what a control planted
+    far: str = ""  # why a control's fault is far beyond the bound, where it is
     quantity: str = ""
     observed: float | None = None
     ci_low: float | None = None
@@ -60,17 +66,26 @@ class Evidence:
     unit: str = ""
     n: int = 0
     n_clusters: int = 0
-    resolution: float | None = None  # smallest difference this n resolves, in `unit`
+    effective: float | None = None  # units as many as would weigh alike; None: all alike
+    resolution: float | None = None  # smallest difference this n resolves at 80 % power, in `unit`
+    severity: float | None = None  # of a share of cases: the largest deviation over what is allowed
+    chance: float | None = None  # of so clear a verdict if the truth were on the bound (one-sided)
+    survives_holm: bool | None = None  # of findings decided here: also among all of them at once
     coverage: dict[str, int] = field(default_factory=dict)  # scored, of
-    excluded: dict[str, int] = field(default_factory=dict)  # reason -> rows
+    excluded: dict[str, int] = field(default_factory=dict)  # asked for, not scored: reason -> rows
+    absent: dict[str, int] = field(default_factory=dict)  # never asked: reason -> rows
     dataset: str = ""
     model: str = ""
+    subject: str = ""  # what documented verdicts stand under: the model's name, or what else it was
+    documented: str = ""  # the verdict on record for this subject, data and size; empty: none
+    documented_from: str = ""  # where that was measured, if not on these data
     inputs: dict[str, str] = field(default_factory=dict)  # file or model -> sha256
     versions: dict[str, str] = field(default_factory=dict)  # package -> version
     details: dict[str, Any] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)  # files beside evidence.json
     seconds: float = 0.0
-    reason: str = ""  # why it was not run, or a placeholder, or is known to be refuted
+    reason: str = ""  # why it was not run, inconclusive, a placeholder, or is known to be refuted
+    lacks_data: bool = False  # not run because a file is not on this machine, and for no other cause
     test: str = ""  # pytest's node id
 
     def __post_init__(self) -> None:
@@ -86,10 +101,41 @@ class Evidence:
         return f"{self.id}{case}{fold}"
 
     @property
+    def ends(self) -> tuple[float, ...]:
+        """The bound's ends, ascending: one or two."""
+        return tuple(b for b in (self.bound_low, self.bound_high) if b is not None)
+
+    @property
     def bound(self) -> float | None:
         """The one end of the bound; of a window, the end nearer to what was observed."""
-        ends = [b for b in (self.bound_low, self.bound_high) if b is not None]
-        return min(ends, key=lambda b: abs(b - (self.observed or 0.0))) if ends else None
+        observed = self.observed or 0.0
+        return min(self.ends, key=lambda b: abs(b - observed)) if self.ends else None
+
+    @property
+    def margins_away(self) -> float | None:
+        """How far the observed lies from the bound, in units of the bound's own scale.
+
+        Its scale is half of a window, or its distance from zero; a bound at zero has none. Of a
+        share of cases it is the largest deviation that counts, over what is allowed.
+        """
+        if self.severity is not None:
+            return abs(self.severity - 1)
+        if self.observed is None or self.bound is None:
+            return None
+        scale = abs(self.ends[-1] - self.ends[0]) / 2 if len(self.ends) == 2 else abs(self.bound)
+        return abs(self.observed - self.bound) / scale if scale else None
+
+    @property
+    def resolutions_away(self) -> float | None:
+        """How far the observed lies from the bound, in units of the smallest fault this n finds."""
+        if self.observed is None or self.bound is None or not self.resolution:
+            return None
+        return abs(self.observed - self.bound) / self.resolution
+
+    @property
+    def changed(self) -> bool:
+        """Whether another verdict is on record for this subject, data and size."""
+        return bool(self.documented) and self.documented != self.verdict
 
     @property
     def held(self) -> bool:
@@ -98,6 +144,11 @@ class Evidence:
     @property
     def refuted(self) -> bool:
         return self.verdict == Verdict.REFUTED
+
+    @property
+    def caught(self) -> bool:
+        """Of a control: whether the planted fault was noticed."""
+        return self.refuted or self.placeholder
 
     @property
     def placeholder(self) -> bool:
@@ -129,11 +180,10 @@ class Evidence:
         """Judge a measurement; ``context`` fills what only the session knows (case, versions)."""
         bound = claim.bound_on(measurement.dataset)
         interval = measurement.interval
+        judged = claim.judge(measurement)
         return cls(
-            id=claim.id,
-            verdict=claim.judge(measurement),
-            statement=claim.statement,
-            basis=claim.basis,
+            **_words(claim),
+            verdict=judged.verdict,
             quantity=measurement.quantity,
             observed=float(interval.estimate),
             ci_low=float(interval.low),
@@ -145,28 +195,31 @@ class Evidence:
             unit=bound.unit,
             n=int(interval.n),
             n_clusters=int(interval.n_clusters),
+            effective=None if interval.effective is None else float(interval.effective),
             resolution=None if interval.resolution is None else float(interval.resolution),
+            severity=None if measurement.severity is None else float(measurement.severity),
             coverage={"scored": int(measurement.scored), "of": int(measurement.of)},
             excluded={reason: int(rows) for reason, rows in measurement.excluded.items()},
+            absent={reason: int(rows) for reason, rows in measurement.absent.items()},
             dataset=measurement.dataset,
             model=measurement.model,
+            subject=measurement.subject or measurement.model,
             inputs=dict(measurement.inputs),
             details=dict(measurement.details),
-            **{"reason": measurement.placeholder, **context},
+            **{"reason": judged.reason, **context},
         )
 
     @classmethod
     def not_run(cls, claim: Claim, reason: str, **context: Any) -> Evidence:
-        """The record of a claim that was not measured."""
+        """The record of a claim that was not measured; its bound is that of ``dataset``, if given."""
+        bound = claim.bound_on(context.get("dataset", ""))
         return cls(
-            id=claim.id,
+            **_words(claim),
             verdict=Verdict.NOT_RUN,
-            statement=claim.statement,
-            basis=claim.basis,
-            bound_low=claim.bound.low,
-            bound_high=claim.bound.high,
-            bound_reason=claim.bound.reason,
-            unit=claim.bound.unit,
+            bound_low=bound.low,
+            bound_high=bound.high,
+            bound_reason=bound.reason,
+            unit=bound.unit,
             reason=reason,
             **context,
         )
@@ -185,7 +238,104 @@ class Evidence:
                 "was written by a later version. Read it with that one, or run the session again."
             )
         values = {name: value for name, value in record.items() if name in known}
-        return cls(**{**values, "verdict": Verdict(record["verdict"])})
+        values["verdict"] = Verdict(record["verdict"])
+        values["kind"] = Kind(record["kind"])
+        values["size"] = Size(record["size"])
+        values["meaning"] = None if record["meaning"] is None else Meaning(record["meaning"])
+        return cls(**values)
+
+
+def _words(claim: Claim) -> dict[str, Any]:
+    """What a record says of its claim, whatever was measured."""
+    return {
+        "id": claim.id,
+        "statement": claim.statement,
+        "basis": claim.basis,
+        "kind": claim.kind,
+        "meaning": claim.meaning,
+        "cases": claim.cases,
+        "cannot_fail": claim.cannot_fail,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """One claim with all of its cases and folds in a session, and its one verdict."""
+
+    id: str
+    verdict: Verdict
+    rule: str  # in words
+    of: tuple[Evidence, ...]  # the cases, never empty
+    left_out: tuple[str, ...] = ()  # keys of cases that the session did not choose
+
+    @property
+    def kind(self) -> Kind:
+        return self.of[0].kind
+
+    @property
+    def meaning(self) -> Meaning | None:
+        return self.of[0].meaning
+
+    @property
+    def statement(self) -> str:
+        return self.of[0].statement
+
+    def count(self) -> dict[Verdict, int]:
+        """Verdict -> how many cases have it."""
+        return {v: n for v in Verdict if (n := sum(e.verdict == v for e in self.of))}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types; the cases by their keys."""
+        return {
+            "id": self.id,
+            "verdict": str(self.verdict),
+            "kind": str(self.kind),
+            "meaning": None if self.meaning is None else str(self.meaning),
+            "rule": self.rule,
+            "cases": {e.key: str(e.verdict) for e in self.of},
+            "left_out": list(self.left_out),
+        }
+
+
+def sentences(evidence: Iterable[Evidence], left_out: Iterable[str] = ()) -> list[Sentence]:
+    """One verdict a claim, made from its cases by the rule it states, and of all its folds.
+
+    A case that the session left out (``left_out`` holds keys) counts as not run: a sentence about
+    all cases is not held by those one happened to choose. Folds nobody asked for count for nothing.
+    """
+    by_id: dict[str, list[Evidence]] = {}
+    for found in in_reading_order(evidence):
+        if not found.control:
+            by_id.setdefault(found.id, []).append(found)
+    unchosen = list(left_out)
+    made = []
+    for claim_id, cases in by_id.items():
+        folds = list(dict.fromkeys(e.fold for e in cases))
+        missing = tuple(
+            key
+            for key in unchosen
+            if key.split("[")[0].split(" fold")[0] == claim_id
+            and any(key.endswith("" if fold is None else f" fold{fold}") for fold in folds)
+        )
+        of_folds = []
+        for fold in folds:
+            verdicts = [e.verdict for e in cases if e.fold == fold]
+            suffix = "" if fold is None else f" fold{fold}"
+            verdicts += [Verdict.NOT_RUN for key in missing if key.endswith(suffix)]
+            of_folds.append(sentence(verdicts, cases[0].cases))
+        rule = {"all": "every case", "any": "any case"}.get(
+            str(cases[0].cases), f"at least {cases[0].cases} cases"
+        )
+        made.append(
+            Sentence(
+                id=claim_id,
+                verdict=sentence(of_folds, "all"),
+                rule=rule if len(folds) == 1 else f"{rule}, in each of {len(folds)} folds",
+                of=tuple(cases),
+                left_out=missing,
+            )
+        )
+    return made
 
 
 def in_reading_order(evidence: Iterable[Evidence]) -> list[Evidence]:
@@ -201,14 +351,27 @@ class Session:
     session: dict[str, Any]  # started, seconds, command, dataset, model, device, versions, machine
     claims: tuple[Evidence, ...]
     errors: tuple[dict[str, str], ...] = ()  # checks that broke: {"test", "message"}
+    left_out: tuple[str, ...] = ()  # keys of cases that were collected and not chosen
+
+    @property
+    def complete(self) -> bool:
+        """Whether every check that was chosen has left its record."""
+        return bool(self.session.get("complete", True))
+
+    @property
+    def sentences(self) -> list[Sentence]:
+        """One verdict a claim."""
+        return sentences(self.claims, self.left_out)
 
     def save(self, folder: Path) -> Path:
         """Write `evidence.json`, whole or not at all."""
         record = {
             "schema": SCHEMA,
             "session": self.session,
+            "sentences": [made.as_dict() for made in self.sentences],
             "claims": [evidence.as_dict() for evidence in self.claims],
             "errors": list(self.errors),
+            "left_out": list(self.left_out),
         }
         path = folder / "evidence.json"
         scratch = path.with_suffix(".json.tmp")
@@ -242,6 +405,7 @@ class Session:
                 session=record["session"],
                 claims=tuple(Evidence.from_dict(r) for r in record["claims"]),
                 errors=tuple(record.get("errors", ())),
+                left_out=tuple(record.get("left_out", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} is not evidence ({error!r}). Run the session again.") from None

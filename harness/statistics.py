@@ -1,16 +1,29 @@
-"""Statistics of evidence: intervals by bootstrap over structures, clustered by reduced formula.
+"""Statistics of evidence: intervals that cover as often as they say, at the n they are used at.
 
-Rows that share a formula (polymorphs, relabelled duplicates) err together, so the unit that is
-resampled is the formula, not the row. Every statistic used here is a function of column sums,
-which makes two thousand resamples of a fold a matter of a second and pairs models by construction:
-two columns of one row travel together.
+Rows that share a formula (polymorphs, relabelled duplicates) err together, so the unit is the
+formula, not the row; elsewhere it is a crystal, an element, a seed. Nearly every statistic here is a
+function of column sums, so that a resample is a vector of counts, two thousand of them a matrix
+product, and two columns of one row travel together, which pairs models by construction.
+
+Which interval, and why it and no other, was chosen by measuring how often it covers
+(docs/statistics.md; `python -m harness calibrate` measures it anew on the units of any session):
+
+many units       percentile bootstrap from 2,000 units up
+few, or skewed   studentised bootstrap: each resample is divided by its own standard error
+counts           Clopper and Pearson
+medians          order statistics, which assume nothing
+trainings        Student's t, the seed being the unit
+two sources      variances added, with Satterthwaite's degrees of freedom
+
+Where no interval reaches its level, because a few units decide the number, the interval says so
+(`unsettled`) and its verdict is inconclusive.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +36,16 @@ N_RESAMPLES = 2000
 # four times out of five.
 STANDARD_ERRORS_RESOLVED = 2.80
 
+MANY = 2000  # units from which on percentiles cover, and studentising is not worth its price
+FEWEST = 10  # units below which no bootstrap is trusted
+MOST_OF_VARIANCE = 0.5  # that a single unit may have of the squared influences
+
 _KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of three sets of rows at most
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+# --- functions of column sums: sums[0] counts rows, sums[1:] are the sums of the columns
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
@@ -43,6 +63,44 @@ def ratio_of_sums(sums: np.ndarray) -> np.ndarray:
     return sums[1] / sums[2]
 
 
+def log_ratio_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Logarithm of the same."""
+    return np.log(sums[1] / sums[2])
+
+
+def ratio_of_ratios(sums: np.ndarray) -> np.ndarray:
+    """(first over second) over (third over fourth)."""
+    return (sums[1] / sums[2]) / (sums[3] / sums[4])
+
+
+def std_ratio(sums: np.ndarray) -> np.ndarray:
+    """Standard deviation of the second quantity over that of the first.
+
+    ``sums`` are counts and sums of x, x², y, y²; centre the columns first, or rounding eats the
+    variance of numbers far from zero.
+    """
+    count, x, xx, y, yy = sums
+    return np.sqrt((yy / count - (y / count) ** 2) / (xx / count - (x / count) ** 2))
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    f.__name__: f
+    for f in (mean, geometric_mean, ratio_of_sums, log_ratio_of_sums, ratio_of_ratios, std_ratio)
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Units:
+    """What an interval was drawn from: enough to draw it again from a resample of the same units."""
+
+    statistic: str  # of STATISTICS, or `median`, `student-t`, `share`
+    sums: np.ndarray  # (1 + k, m) of each unit: its rows, and the sums of its columns
+    what: str  # a unit, in words
+
+
+# --- the bootstrap
+
+
 def bootstrap(
     columns: np.ndarray,
     clusters: np.ndarray,
@@ -53,18 +111,21 @@ def bootstrap(
     seed: int = 0,
     unit: str = "reduced formulas",
 ) -> Interval:
-    """Percentile interval of a statistic of column sums, resampling whole clusters.
+    """Interval of a statistic of column sums, resampling whole clusters.
+
+    Percentiles from MANY clusters up, studentised below; with fewer than FEWEST, or where one of
+    them decides the number, the interval is there and says that it is `unsettled`.
 
     Args:
         columns: (k, n) or (n,) finite values, one column of the array a row of the data.
         clusters: (n,) labels; rows with one label are drawn together.
-        statistic: maps sums of shape (1 + k, ...) to shape (...); sums[0] counts rows, sums[1:]
-            are the sums of the columns. The default is the mean of the first column.
+        statistic: of STATISTICS; maps sums of shape (1 + k, ...) to shape (...). It must not change
+            when all sums are multiplied by one number. The default is the mean of the first column.
         seed: of the resampling; the same call gives the same interval.
         unit: what a cluster is, for the record.
     Raises:
         DataError: fewer than two clusters, lengths differ, or a value is not finite.
-    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13.
+    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 8, 12, 13.
     """
     columns = np.atleast_2d(np.asarray(columns, dtype=np.float64))
     n = columns.shape[1]
@@ -81,21 +142,99 @@ def bootstrap(
         )
     rows = np.vstack([np.ones(n), columns])
     sums = np.vstack([np.bincount(owner, weights=row, minlength=len(labels)) for row in rows])
-    estimate = float(statistic(sums.sum(axis=1)))
+    units = Units(statistic=statistic.__name__, sums=sums, what=unit)
+    return _bootstrap(units, n_resamples=n_resamples, level=level, seed=seed)
 
-    resampled = statistic(_resampled_sums(sums, n_resamples, seed))
-    tail = 50 * (1 - level)
-    low, high = np.percentile(resampled, [tail, 100 - tail])
+
+def _bootstrap(units: Units, *, n_resamples: int, level: float, seed: int) -> Interval:
+    sums, statistic, m = units.sums, STATISTICS[units.statistic], units.sums.shape[1]
+    total = sums.sum(axis=1)
+    estimate = float(statistic(total))
+    influence = _gradient(statistic, total[:, None], np.abs(sums).sum(axis=1))[:, 0] @ sums
+    squares = influence**2
+    error = float(np.sqrt(m / (m - 1) * squares.sum()))
+    weights = np.abs(sums[2] if units.statistic == "ratio_of_sums" else sums[0])
+    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    tails = [50 * (1 - level), 50 * (1 + level)]
+    if m >= MANY:
+        resampled = statistic(_resampled_sums(sums, n_resamples, seed))
+        low, high = np.percentile(resampled, tails)
+        kind = "percentile"
+    else:
+        low, high = _studentised(statistic, sums, estimate, error, tails, n_resamples, seed)
+        kind = "studentised"
     return Interval(
         estimate=estimate,
-        low=float(low),
-        high=float(high),
-        n=n,
-        n_clusters=len(labels),
+        low=min(float(low), estimate),
+        high=max(float(high), estimate),
+        n=round(float(sums[0].sum())),
+        n_clusters=m,
         level=level,
-        method=f"percentile bootstrap over {len(labels)} {unit}, {n_resamples} resamples",
-        resolution=STANDARD_ERRORS_RESOLVED * float(resampled.std(ddof=1)),
+        method=f"{kind} bootstrap over {m} {units.what}, {n_resamples} resamples",
+        effective=effective,
+        resolution=STANDARD_ERRORS_RESOLVED * error,
+        unsettled=_unsettled(squares, units.what),
+        units=units,
     )
+
+
+def _studentised(
+    statistic: Statistic,
+    sums: np.ndarray,
+    estimate: float,
+    error: float,
+    tails: Sequence[float],
+    n_resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Ends of the interval in which every resample is measured in its own standard errors."""
+    if error == 0:
+        return estimate, estimate
+    m = sums.shape[1]
+    first, second = np.triu_indices(len(sums))
+    drawn = _resampled_sums(np.vstack([sums, sums[first] * sums[second]]), n_resamples, seed)
+    totals, products = drawn[: len(sums)], drawn[len(sums) :]
+    slopes = _gradient(statistic, totals, np.abs(sums).sum(axis=1))
+    twice = np.where(first == second, 1.0, 2.0)[:, None]
+    variance = m / (m - 1) * (twice * slopes[first] * slopes[second] * products).sum(axis=0)
+    errors = np.sqrt(np.maximum(variance, 0))
+    # A resample of copies of one unit has no error of its own: as far away as can be.
+    gap = statistic(totals) - estimate
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(errors > 1e-12 * error, gap / errors, np.sign(gap) * np.inf)
+    low, high = np.quantile(np.nan_to_num(t), [tails[0] / 100, tails[1] / 100], method="nearest")
+    return estimate - high * error, estimate - low * error
+
+
+def _gradient(statistic: Statistic, totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(1 + k, ...) derivatives of the statistic by each sum, by central differences.
+
+    Args:
+        totals: (1 + k, ...) where to take them.
+        sizes: (1 + k,) sums of absolute values, which set the steps.
+    """
+    slopes = np.empty_like(totals)
+    for column, size in enumerate(sizes):
+        step = 1e-5 * (size or 1.0)
+        moved = totals.copy()
+        moved[column] += step
+        above = statistic(moved)
+        moved[column] -= 2 * step
+        slopes[column] = (above - statistic(moved)) / (2 * step)
+    return slopes
+
+
+def _unsettled(squares: np.ndarray, what: str) -> str:
+    """Why no interval reaches its level: too few units, or one with most of the variance."""
+    if len(squares) < FEWEST:
+        return f"{len(squares)} {what} are too few for an interval, which takes {FEWEST}"
+    share = float(squares.max() / squares.sum()) if squares.any() else 0.0
+    if share > MOST_OF_VARIANCE:
+        return (
+            f"one of {len(squares)} {what} has {share:.0%} of the variance and decides the number: "
+            "no interval reaches its level"
+        )
+    return ""
 
 
 def _resampled_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
@@ -140,24 +279,160 @@ def _resample_counts(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray
     return counts
 
 
+# --- other intervals
+
+
+def median(values: np.ndarray, *, level: float = 0.95, unit: str) -> Interval:
+    """Median of independent values, between order statistics: whatever they are distributed like.
+
+    The ends are the innermost pair of sorted values that covers at least as often as ``level``
+    says; of fewer than six values not even the outermost does, and the interval is `unsettled`.
+
+    Args:
+        values: (m,) finite, one a unit.
+    Raises:
+        DataError: no values, or one is not finite.
+    Source: W. J. Conover, Practical Nonparametric Statistics (1999), section 3.2.
+    """
+    from scipy.stats import binom
+
+    x = np.sort(np.asarray(values, dtype=np.float64))
+    m = len(x)
+    if m == 0 or not np.isfinite(x).all():
+        raise DataError(f"{m} values, all of which must be finite and there must be one at least")
+    # the number of values below the true median is binomial; k from either end are left out
+    k = max(int(binom.ppf((1 - level) / 2, m, 0.5)), 1)
+    if 2 * binom.cdf(k - 1, m, 0.5) > 1 - level:
+        k -= 1
+    reached = k >= 1
+    low, high = (x[k - 1], x[m - k]) if reached else (x[0], x[-1])
+    return Interval(
+        estimate=float(np.median(x)),
+        low=float(low),
+        high=float(high),
+        n=m,
+        n_clusters=m,
+        level=level,
+        method=f"order statistics of {m} {unit}",
+        resolution=STANDARD_ERRORS_RESOLVED * float(high - low) / (2 * 1.96),
+        unsettled="" if reached else f"{m} {unit} are too few for an interval of a median",
+        units=Units(statistic="median", sums=np.stack([np.ones(m), x]), what=unit),
+    )
+
+
+def share(hits: int, n: int, *, level: float = 0.95, unit: str) -> Interval:
+    """Share of independent draws in which something happened: Clopper's and Pearson's interval.
+
+    It never covers less often than it says, and more often where hits are few.
+
+    Args:
+        hits: how often it did, of ``n`` draws, n from 1 up.
+    Raises:
+        DataError: there is no draw, or more hits than draws.
+    Source: C. J. Clopper and E. S. Pearson, Biometrika 26, 404 (1934).
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= hits <= n or n < 1:
+        raise DataError(f"{hits} of {n} draws: give one draw at least, and no more hits than draws")
+    found = binomtest(hits, n).proportion_ci(level, method="exact")
+    return Interval(
+        estimate=hits / n,
+        low=float(found.low),
+        high=float(found.high),
+        n=n,
+        n_clusters=n,
+        level=level,
+        method=f"Clopper-Pearson, {hits} of {n} {unit}",
+        resolution=float(found.high - found.low),
+        units=Units(
+            statistic="share",
+            sums=np.stack([np.ones(n), np.arange(n) < hits]).astype(np.float64),
+            what=unit,
+        ),
+    )
+
+
+def student_t(values: np.ndarray, *, level: float = 0.95, unit: str) -> Interval:
+    """Mean of a few independent values that are nearly normal, such as trainings from seeds.
+
+    Raises:
+        DataError: fewer than two values, or one is not finite.
+    """
+    from scipy.stats import t
+
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2 or not np.isfinite(x).all():
+        raise DataError(f"{len(x)} {unit}: an interval needs two at least, and finite values")
+    error = float(x.std(ddof=1) / len(x) ** 0.5)
+    half = float(t.ppf((1 + level) / 2, len(x) - 1)) * error
+    middle = float(x.mean())
+    return Interval(
+        estimate=middle,
+        low=middle - half,
+        high=middle + half,
+        n=len(x),
+        n_clusters=len(x),
+        level=level,
+        method=f"Student's t over {len(x)} {unit}",
+        resolution=(float(t.ppf((1 + level) / 2, len(x) - 1)) + 0.84) * error,
+        units=Units(statistic="student_t", sums=np.stack([np.ones(len(x)), x]), what=unit),
+    )
+
+
+def with_variance(
+    interval: Interval, variance: float, freedom: float, *, source: str
+) -> Interval:
+    """The interval widened by a second, independent source of chance.
+
+    Each side keeps its own shape: its half-width, in standard errors, is scaled to that of
+    Student's t with the degrees of freedom of the sum.
+
+    Args:
+        variance: of the estimate by the second source alone.
+        freedom: degrees of freedom that variance was estimated with.
+        source: what it is, for the record.
+    Source: F. E. Satterthwaite, Biometrics Bulletin 2, 110 (1946).
+    """
+    from scipy.stats import t
+
+    first = ((interval.resolution or 0.0) / STANDARD_ERRORS_RESOLVED) ** 2
+    total = first + variance
+    if variance == 0 or total == 0:
+        return interval
+    shares = first**2 / max(interval.n_clusters - 1, 1) + variance**2 / freedom
+    effective = total**2 / shares
+    q = float(t.ppf((1 + interval.level) / 2, effective))
+    # of the interval's own sides, in its own standard errors; symmetric where it has none
+    own = first**0.5
+    shapes = [
+        (side / own if own > 0 else 0.0)
+        for side in (interval.estimate - interval.low, interval.high - interval.estimate)
+    ]
+    usual = float(t.ppf((1 + interval.level) / 2, max(interval.n_clusters - 1, 1)))
+    low, high = (
+        total**0.5 * max(q, q * shape / usual if usual > 0 else q) for shape in shapes
+    )
+    return replace(
+        interval,
+        low=interval.estimate - low,
+        high=interval.estimate + high,
+        resolution=STANDARD_ERRORS_RESOLVED * total**0.5,
+        method=f"{interval.method}; with {source}",
+        units=None,
+    )
+
+
 def largest(intervals: Sequence[Interval]) -> Interval:
     """The interval of the largest of several quantities.
 
     It reaches from the largest low end to the largest high end: below a bound only if every one
     is, above it if one is.
     """
+    unsettled = next((i.unsettled for i in intervals if i.unsettled), "")
     return replace(
         max(intervals, key=lambda interval: interval.estimate),
         low=max(interval.low for interval in intervals),
         high=max(interval.high for interval in intervals),
+        unsettled=unsettled,
     )
-
-
-def std_ratio(sums: np.ndarray) -> np.ndarray:
-    """Standard deviation of the second quantity over that of the first.
-
-    ``sums`` are counts and sums of x, x², y, y²; centre the columns first, or rounding eats the
-    variance of numbers far from zero.
-    """
-    count, x, xx, y, yy = sums
-    return np.sqrt((yy / count - (y / count) ** 2) / (xx / count - (x / count) ** 2))
