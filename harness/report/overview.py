@@ -129,7 +129,7 @@ def chances(summary: Mapping[str, Any]) -> str:
     lost = summary["not_surviving"]
     words = (
         f"{decided} verdict{'' if decided == 1 else 's'} at 95 %: if every truth lay on its bound, "
-        f"chance alone would make {summary['by_chance']:.1f} of them. "
+        f"chance alone would make {summary['by_chance']:.2g} of them. "
     )
     if not findings:
         return words + "None of them is a finding"
