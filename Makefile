@@ -23,7 +23,7 @@ test: $(READY)
 	$(BIN)/python -m pytest tests/ -rs $(ARGS)
 
 nightly: $(READY)
-	$(BIN)/python -m pytest checks/ -m nightly --strict $(ARGS)
+	$(BIN)/python -m pytest checks/ -m nightly --size nightly --strict $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

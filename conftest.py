@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from harness.data import auto_choice, cache_dir, load_dataset
+from harness.claims import Size
+from harness.data import DATASETS, auto_choice, cache_dir, load_dataset
 from harness.data.reference_files import Geometries, read_reference
-from harness.errors import ConfigError, HarnessError, NotAvailable
+from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
 from harness.models import ASE, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
 from harness.report.recorder import RECORDER, Context, start_recording
@@ -104,26 +105,52 @@ def pytest_configure(config: pytest.Config) -> None:
             config.stash[REFERENCE] = read_reference(reference)
         dataset, reason = auto_choice(config.getoption("--dataset"))
         asked = config.getoption("--device")
-        if not config.option.collectonly:
-            with suppress(NotAvailable):  # then checks that need the model are `not run`
-                check_name(name, resolve=True)
         device = asked if config.option.collectonly else _device(asked)  # which needs torch
-        documented = (
-            {}
-            if sample is not None  # documented verdicts are those of all rows
-            else load_documented(CHECKS / "verdicts.toml", model=name, dataset=dataset)
-        )
+        if not config.option.collectonly and not hasattr(config, "workerinput"):
+            _named_can_be_loaded(config, device)
+        documented = load_documented(CHECKS / "verdicts.toml", *config.getoption("--documented"))
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
     context = Context(
-        dataset=dataset, dataset_reason=reason, model=name, device=device, sample=sample
+        dataset=dataset,
+        dataset_reason=reason,
+        model=name,
+        device=device,
+        size=Size(config.getoption("--size")),
+        sample=sample,
+        training_dataset=_training_set_of(dataset),
     )
     start_recording(config, context, documented)
 
 
+def _named_can_be_loaded(config: pytest.Config, device: str) -> None:
+    """What the user named is there, or the session ends: not with a few checks that need neither.
+
+    Raises:
+        HarnessError: it is not.
+    """
+    if (name := config.getoption("--model")) != DEFAULT_MODEL:
+        load_model(name, device)
+    if (dataset := config.getoption("--dataset")) != "auto":
+        load_dataset(dataset)
+
+
+def _training_set_of(dataset: str) -> str:
+    """What claims about training are measured on: the set under test, or where that is the small
+    set of our own DFT the compounds with experimental enthalpies, which are enough to train on."""
+    return "thermochemistry" if dataset == "embedded" else dataset
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A set that comes with the project is measured in every session: once where it is the one
-    under test."""
+    under test. Bounds of their own are for data sets that there are."""
+    for item in items:
+        mark = item.get_closest_marker("claim")
+        if mark and (unknown := set(mark.kwargs.get("bounds_on", ())) - set(DATASETS)):
+            raise pytest.UsageError(
+                f"{item.nodeid}: bounds_on names {sorted(unknown)}; data sets are "
+                f"{', '.join(DATASETS)}"
+            )
     if RECORDER not in config.stash:
         return
     under_test = config.stash[RECORDER].context.dataset
@@ -168,9 +195,9 @@ def fold(dataset: Dataset, fold_number: int) -> Fold:
 
 @pytest.fixture(scope="session")
 def training_dataset(dataset: Dataset) -> Dataset:
-    """What claims about training are measured on: the set under test, or where that is the small
-    set of our own DFT the compounds with experimental enthalpies, which are enough to train on."""
-    return load_dataset("thermochemistry") if dataset.name == "embedded" else dataset
+    """What claims about training are measured on."""
+    name = _training_set_of(dataset.name)
+    return dataset if name == dataset.name else load_dataset(name)
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +209,7 @@ def training_fold(training_dataset: Dataset, fold_number: int) -> Fold:
 def _fold(dataset: Dataset, number: int) -> Fold:
     """A set without that fold is `not run`, not an error."""
     if number >= dataset.n_folds:
-        raise NotAvailable(
+        raise DataAbsent(
             f"{dataset.name} has {dataset.n_folds} fold(s); fold {number} needs the official "
             "data: python -m harness fetch matbench_mp_e_form"
         )
@@ -197,7 +224,7 @@ def targets(dataset: Dataset) -> Dataset:
     for name in ("targets", "matbench_mp_e_form"):
         with suppress(NotAvailable):
             return load_dataset(name)
-    raise NotAvailable(
+    raise DataAbsent(
         "this is about all 132,752 official rows of mp_e_form, which are not at hand. Run: "
         "python -m harness fetch matbench_mp_e_form"
     )

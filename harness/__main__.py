@@ -4,6 +4,8 @@ fetch     download data from its publisher, with progress, resume and sha256
 doctor    what is installed, which device, which data, what `pytest checks/` would run
 report    rebuild report.html from a folder's evidence
 verdicts  compare a folder's verdicts with the documented ones; exit 1 on any difference
+          (--write FILE makes a file of documented verdicts from what the folder has)
+calibrate measure on a session's own units how often each of its intervals covers
 history   verdicts and numbers of past sessions
 """
 
@@ -35,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
     verdicts = commands.add_parser("verdicts", help="compare with the documented verdicts")
     verdicts.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
-    verdicts.add_argument("--documented", type=Path, default=VERDICTS, metavar="FILE")
+    verdicts.add_argument(
+        "--documented", type=Path, action="append", metavar="FILE", help=f"default: {VERDICTS}"
+    )
+    verdicts.add_argument("--write", type=Path, metavar="FILE", help="instead of comparing")
+    calibrate = commands.add_parser("calibrate", help="measure how often intervals cover")
+    calibrate.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
+    calibrate.add_argument("--trials", type=int, default=2000)
     history = commands.add_parser("history", help="past sessions")
     history.add_argument("folder", type=Path, nargs="?", default=Path("reports"))
     options = parser.parse_args(arguments)
@@ -45,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "doctor": _doctor,
             "report": _report,
             "verdicts": _verdicts,
+            "calibrate": _calibrate,
             "history": _history,
         }[options.command](options)
     except HarnessError as error:
@@ -104,19 +113,34 @@ def _report(options: argparse.Namespace) -> int:
 
 def _verdicts(options: argparse.Namespace) -> int:
     from harness.evidence import Session
-    from harness.report.verdicts import differences, load_documented
+    from harness.report.verdicts import differences, load_documented, written
 
     session = Session.load(options.folder)
-    model, dataset = session.session["model"], session.session["dataset"]
-    documented = load_documented(options.documented, model=model, dataset=dataset)
+    if options.write is not None:
+        options.write.write_text(written([session]), encoding="utf-8")
+        print(f"{options.write}: what {options.folder} found; give it as --documented")
+        return 0
+    paths = options.documented or [VERDICTS]
     for found in session.claims:
         if not found.control:
             print(found)
-    changed = list(differences(session.claims, documented, session.errors))
+    changed = list(differences(session, load_documented(*paths)))
     for line in changed:
         print(f"DIFFERS {line}")
-    print(f"{model} on {dataset}: {len(changed)} differences from {options.documented}")
+    info = session.session
+    print(
+        f"{info['model']} on {info['dataset']}, {info['size']}: {len(changed)} differences from "
+        f"{', '.join(map(str, paths))}"
+    )
     return 1 if changed else 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from harness.report.calibrate import calibrate, render
+
+    for line in render(calibrate(options.folder, trials=options.trials)):
+        print(line)
+    return 0
 
 
 def _history(options: argparse.Namespace) -> int:

@@ -84,8 +84,8 @@ class Evidence:
     details: dict[str, Any] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)  # files beside evidence.json
     seconds: float = 0.0
-    reason: str = ""  # why it was not run, inconclusive, a placeholder, or is known to be refuted
-    lacks_data: bool = False  # not run because a file is not on this machine, and for no other cause
+    reason: str = ""  # why it was not run, inconclusive, a placeholder; or what is known of it
+    lacks_data: bool = False  # not run because a file of data is not on this machine
     test: str = ""  # pytest's node id
 
     def __post_init__(self) -> None:
@@ -211,7 +211,7 @@ class Evidence:
 
     @classmethod
     def not_run(cls, claim: Claim, reason: str, **context: Any) -> Evidence:
-        """The record of a claim that was not measured; its bound is that of ``dataset``, if given."""
+        """The record of a claim that was not measured; its bound is that of ``dataset``."""
         bound = claim.bound_on(context.get("dataset", ""))
         return cls(
             **_words(claim),

@@ -1,8 +1,8 @@
 """Statistics of evidence: intervals that cover as often as they say, at the n they are used at.
 
 Rows that share a formula (polymorphs, relabelled duplicates) err together, so the unit is the
-formula, not the row; elsewhere it is a crystal, an element, a seed. Nearly every statistic here is a
-function of column sums, so that a resample is a vector of counts, two thousand of them a matrix
+formula, not the row; elsewhere it is a crystal, an element, a seed. Nearly every statistic here is
+a function of column sums, so that a resample is a vector of counts, two thousand of them a matrix
 product, and two columns of one row travel together, which pairs models by construction.
 
 Which interval, and why it and no other, was chosen by measuring how often it covers
@@ -91,9 +91,9 @@ STATISTICS: Mapping[str, Statistic] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Units:
-    """What an interval was drawn from: enough to draw it again from a resample of the same units."""
+    """What an interval was drawn from: enough to draw another from a resample of the units."""
 
-    statistic: str  # of STATISTICS, or `median`, `student-t`, `share`
+    statistic: str  # of STATISTICS, or `median`, `student_t`, `share`
     sums: np.ndarray  # (1 + k, m) of each unit: its rows, and the sums of its columns
     what: str  # a unit, in words
 
@@ -380,9 +380,7 @@ def student_t(values: np.ndarray, *, level: float = 0.95, unit: str) -> Interval
     )
 
 
-def with_variance(
-    interval: Interval, variance: float, freedom: float, *, source: str
-) -> Interval:
+def with_variance(interval: Interval, variance: float, freedom: float, *, source: str) -> Interval:
     """The interval widened by a second, independent source of chance.
 
     Each side keeps its own shape: its half-width, in standard errors, is scaled to that of
@@ -410,9 +408,7 @@ def with_variance(
         for side in (interval.estimate - interval.low, interval.high - interval.estimate)
     ]
     usual = float(t.ppf((1 + interval.level) / 2, max(interval.n_clusters - 1, 1)))
-    low, high = (
-        total**0.5 * max(q, q * shape / usual if usual > 0 else q) for shape in shapes
-    )
+    low, high = (total**0.5 * max(q, q * shape / usual if usual > 0 else q) for shape in shapes)
     return replace(
         interval,
         low=interval.estimate - low,

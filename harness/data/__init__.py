@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from harness.data.crystals import Crystals
 from harness.data.dataset import Dataset, Fold, Rows, Split
 from harness.data.paths import cache_dir, fetched_dir, shared_data_dir, shared_data_file
-from harness.errors import ConfigError, NotAvailable
+from harness.errors import ConfigError, DataAbsent
 
 if TYPE_CHECKING:
     from harness.data.peers import PeerPredictions
 
 __all__ = [
+    "DATASETS",
     "Crystals",
     "Dataset",
     "Fold",
@@ -39,6 +40,9 @@ SUBSET = "matbench_mp_e_form (subset)"
 SUBSET_FILE = "matbench_mp_e_form_subset.json.gz"
 FETCH_OFFICIAL = f"python -m harness fetch {OFFICIAL}"
 
+# What evidence calls them: the names that bounds and documented verdicts can be about.
+DATASETS = ("embedded", "thermochemistry", OFFICIAL, SUBSET, "wbm")
+
 _NAMES = ("auto", "embedded", "thermochemistry", OFFICIAL, "subset", "targets", "wbm")
 
 
@@ -47,7 +51,7 @@ def load_dataset(name_or_path: str | Path = "auto") -> Dataset:
 
     Raises:
         ConfigError: neither a known name nor an existing file.
-        NotAvailable: the files of a known name are not here; the message says how to get them.
+        DataAbsent: the files of a known name are not here; the message says how to get them.
         DataError: a file is not as described.
     """
     chosen, _, path = _choose(name_or_path)
@@ -111,11 +115,11 @@ def _choose(name_or_path: str | Path) -> tuple[str, str, Path | None]:
         )
     if name == OFFICIAL:
         if official is None:
-            raise NotAvailable(f"{OFFICIAL} has not been fetched. Run: {FETCH_OFFICIAL}")
+            raise DataAbsent(f"{OFFICIAL} has not been fetched. Run: {FETCH_OFFICIAL}")
         return OFFICIAL, "asked for by name", official
     if name in ("subset", SUBSET):
         if subset is None:
-            raise NotAvailable(
+            raise DataAbsent(
                 f"{SUBSET_FILE} is not at hand: it is looked for in the folder that HARNESS_DATA "
                 f"names ({shared_data_dir() or 'unset'}). For all rows run: {FETCH_OFFICIAL}"
             )

@@ -37,7 +37,7 @@ from harness.data.elements import NUMBERS, SYMBOLS
 from harness.data.official_layout import crystals_from_json
 from harness.data.paths import require_shared_data_file, sha256_of, shared_data_dir
 from harness.data.units import GPA_PER_EV_ANG3
-from harness.errors import ConfigError, DataError, NotAvailable
+from harness.errors import ConfigError, DataAbsent, DataError
 
 GPA_PER_KBAR = 0.1
 
@@ -176,7 +176,7 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
 
     Raises:
         ConfigError: the name is unknown.
-        NotAvailable: the file is not in HARNESS_DATA; the message says where it is published.
+        DataAbsent: the file is not in HARNESS_DATA; the message says where it is published.
         DataError: the file is not as described; the message names the frame.
     """
     if name not in FRAME_SETS:
@@ -198,14 +198,14 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
 
 def _require(file: str, source: str) -> Path:
     if shared_data_dir() is None:  # one reason for all sets
-        raise NotAvailable(
+        raise DataAbsent(
             "it needs published frames, which are not part of the project. Put them in a folder "
             "and name it in HARNESS_DATA; docs/data.md says which files, and who publishes them"
         )
     try:
         return require_shared_data_file(file)
-    except NotAvailable as error:
-        raise NotAvailable(f"{error}, with this file in it. It is published by {source}") from None
+    except DataAbsent as error:
+        raise DataAbsent(f"{error}, with this file in it. It is published by {source}") from None
 
 
 def _text(path: Path) -> bytes:
@@ -430,7 +430,7 @@ def load_dimers(functional: str = "PBE", path: Path | None = None) -> Dimers:
     """Curves of every element in the file, in order of atomic number.
 
     Raises:
-        NotAvailable: the file is not in HARNESS_DATA; the message says where it is published.
+        DataAbsent: the file is not in HARNESS_DATA; the message says where it is published.
         DataError: the file is not as described; the message names the curve.
     """
     path = path or _require(DIMERS_FILE, DIMERS_SOURCE)

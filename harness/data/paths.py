@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.errors import NotAvailable
+from harness.errors import DataAbsent
 
 CACHE_VARIABLE = "HARNESS_CACHE"
 DATA_VARIABLE = "HARNESS_DATA"
@@ -60,11 +60,11 @@ def require_shared_data_file(name: str) -> Path:
     """A file in HARNESS_DATA.
 
     Raises:
-        NotAvailable: the variable is unset, or the file is not there.
+        DataAbsent: the variable is unset, or the file is not there.
     """
     if (path := shared_data_file(name)) is None:
         folder = shared_data_dir()
-        raise NotAvailable(
+        raise DataAbsent(
             f"{name} is not at hand: it is looked for in the folder that {DATA_VARIABLE} names "
             f"({'which is unset' if folder is None else folder}). Set it: export "
             f"{DATA_VARIABLE}=FOLDER"
@@ -76,13 +76,13 @@ def fixtures_dir() -> Path:
     """The project's own data: fixtures/ of the checkout, or what the installed package brought.
 
     Raises:
-        NotAvailable: neither is there.
+        DataAbsent: neither is there.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "_fixtures", package.parent / "fixtures"):
         if folder.is_dir():
             return folder
-    raise NotAvailable(
+    raise DataAbsent(
         f"no fixtures/ beside {package} and no _fixtures in it. Install the package whole: "
         "pip install --force-reinstall mlip-claims"
     )

@@ -21,7 +21,7 @@ import numpy as np
 from harness.data.crystals import N_ELEMENTS
 from harness.data.elements import NUMBERS
 from harness.data.paths import fetched_dir, sha256_of, shared_data_file
-from harness.errors import DataError, NotAvailable
+from harness.errors import DataAbsent, DataError
 
 FILE_NAME = "mp-elemental-reference-entries-2023-02-07.json.gz"
 SHA256 = "9fd6ef848a91c88840a0d1709b5856d0edb4af22095237e59db52f2acd6bbf79"
@@ -41,12 +41,12 @@ def load_mp2020_references(path: Path | None = None) -> ElementalReferences:
     """(energy + correction) / atoms of each entry, from HARNESS_DATA or the fetched file.
 
     Raises:
-        NotAvailable: the file is not on this machine; the message has the one command.
+        DataAbsent: the file is not on this machine; the message has the one command.
         DataError: it is not the published one.
     """
     path = path or shared_data_file(FILE_NAME) or fetched_dir() / FILE_NAME
     if not path.is_file():
-        raise NotAvailable(
+        raise DataAbsent(
             f"{FILE_NAME} is not at hand, and energies cannot be turned into formation energies "
             f"without it. Run: python -m harness fetch {FETCH_NAME}"
         )

@@ -4,6 +4,13 @@ A check is a test marked `claim`; its twin marked `control` plants one fault and
 the same bound, which it looks up by the claim's id and so cannot loosen. Both receive the fixture
 `evidence`: call it with a measurement, assert on what comes back.
 
+How an outcome follows from a verdict, once a check has left its record:
+
+held                     passes
+refuted, placeholder     fails; documented so, it is an expected failure
+inconclusive, not run    is skipped; under --strict it fails, unless it is documented so
+other than documented    as above, fails under --strict, and fails the session at its end
+
 Hooks and the fixture `evidence` only; what a session remembers is in recorder.py.
 """
 
@@ -11,20 +18,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
+import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from harness.claims import Claim, Measurement, Verdict
-from harness.errors import ConfigError, NotAvailable
-from harness.evidence import Evidence
+from harness.claims import Claim, Measurement, Size, Verdict
+from harness.controls import grown
+from harness.errors import ConfigError, DataAbsent, NotAvailable
+from harness.evidence import Evidence, Session
 from harness.report.environment import versions
-from harness.report.recorder import RECORDER, Recorder
+from harness.report.recorder import BUDGET, RECORDER, Recorder
 from harness.report.terminal import verdict_table
+from harness.report.verdicts import Known, filled
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -32,17 +44,20 @@ if TYPE_CHECKING:
 FOLDS = range(5)
 MARKERS = (
     *(f"fold{k}: uses fold {k}; `-m fold0` is the quick session" for k in FOLDS),
-    "nightly: all five folds and larger samples",
+    "nightly: all five folds",
     "gpu: needs a GPU",
     "beside(dataset): measured in every session, but where this set is the one under test",
-    "claim(id, statement, basis, bound, bounds_on): a falsifiable sentence and its bound",
-    "control(of, fault): the same check on a subject with one planted fault; must not be held",
+    "claim(id, statement, basis, bound, kind, ...): a falsifiable sentence and its bound",
+    "control(of, fault, far): the same check on a subject with one planted fault; must not be "
+    "held. `far` says why no fault nearer to the bound was planted, where it lies far beyond it",
 )
 
-
 _CLAIM = pytest.StashKey[Claim]()
+_PLACE = pytest.StashKey[int]()
 _STARTED = pytest.StashKey[float]()
 _LEFT = pytest.StashKey[Evidence]()
+_SESSION = pytest.StashKey[Session]()
+_HANDLER = pytest.StashKey[Any]()
 
 
 class Witness:
@@ -54,33 +69,65 @@ class Witness:
         self._figures: list[str] = []
 
     def __call__(self, measurement: Measurement, **details: object) -> Evidence:
-        """Judge and record; further ``details`` (JSON-able) go into the record.
-
-        Inconclusive ends a claim's check here, as skipped with its numbers.
-        """
+        """Judge and record; further ``details`` (JSON-able) go into the record."""
         measurement = replace(measurement, details={**measurement.details, **details})
         context = _context_of(self._item, self._recorder)
-        claim = self._item.stash[_CLAIM]
-        found = Evidence.of(claim, measurement, figures=self._figures, **context)
-        known = self._recorder.documented.get(found.key)
-        if not found.control and known is not None and known.verdict == found.verdict:
-            found = replace(found, reason=found.reason or known.reason)
-        _leave(self._item, self._recorder, found)
-        if found.verdict == Verdict.INCONCLUSIVE and not found.control:
-            _skip_or_fail(str(found), strict=self._recorder.strict)
+        found = Evidence.of(self._item.stash[_CLAIM], measurement, figures=self._figures, **context)
+        if not found.control:
+            found = _with_documented(found, self._recorder.documented.of(found))
+        self._keep_units(measurement, found)
+        _leave(self._item, found)
         return found
+
+    def planted(
+        self, measure: Callable[[float], Measurement], least: float, largest: float
+    ) -> Evidence:
+        """Of a control: a fault grown to what these rows can tell from the bound, recorded.
+
+        Args:
+            measure: from the size of the fault to what is measured with it.
+            least: a size that is not refuted; ``largest``: the largest that means anything.
+        Raises:
+            CannotResolve: not even the largest is told from the bound. The control is not run.
+        """
+        claim = self._item.stash[_CLAIM]
+        measurement, size = grown(measure, claim.bound_on, least, largest)
+        return self(measurement, size_of_fault=size)
 
     def figure(self, name: str, figure: Figure) -> None:
         """Keep a figure beside the evidence; the report shows it with the claim."""
-        fold = _params(self._item).get("fold_number")
-        stem = "-".join(
-            part for part in (self._item.stash[_CLAIM].id, _case(self._item), name) if part
-        )
-        path = Path("figures") / f"{stem}{'' if fold is None else f'-fold{fold}'}.json"
+        path = Path("figures") / f"{self._stem()}-{name}.json"
         (self._recorder.folder / path.parent).mkdir(parents=True, exist_ok=True)
         text = figure.to_json(engine="json")
         (self._recorder.folder / path).write_text(str(text), encoding="utf-8")
         self._figures.append(path.as_posix())
+
+    def _keep_units(self, measurement: Measurement, found: Evidence) -> None:
+        """What the interval was drawn from, for `python -m harness calibrate`."""
+        import numpy as np
+
+        units = measurement.interval.units
+        if units is None or found.control:
+            return
+        path = self._recorder.folder / "units" / f"{self._stem()}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bounds = [np.nan if end is None else end for end in (found.bound_low, found.bound_high)]
+        np.savez_compressed(
+            path,
+            sums=units.sums,
+            statistic=np.array(units.statistic),
+            what=np.array(units.what),
+            key=np.array(found.key),
+            bound=np.array(bounds),
+        )
+
+    def _stem(self) -> str:
+        """A file name that no other check of the session has."""
+        claim, fold = self._item.stash[_CLAIM], _params(self._item).get("fold_number")
+        parts = [claim.id, _case(self._item), "" if fold is None else f"fold{fold}"]
+        if self._item.get_closest_marker("control") is not None:
+            parts[1:2] = ["control", self._item.name]
+        return "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in parts if part)
 
 
 @pytest.fixture
@@ -91,15 +138,10 @@ def evidence(request: pytest.FixtureRequest) -> Witness:
     return Witness(request.node, request.config.stash[RECORDER])
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _session_properties(request: pytest.FixtureRequest, record_testsuite_property: Any) -> None:
-    """The data set is said loudly in junit.xml too."""
-    if RECORDER in request.config.stash:
-        context = request.config.stash[RECORDER].context
-        record_testsuite_property("dataset", context.dataset)
-        record_testsuite_property("dataset_reason", context.dataset_reason)
-        record_testsuite_property("model", context.model)
-        record_testsuite_property("device", context.device)
+@pytest.fixture(scope="session")
+def size(request: pytest.FixtureRequest) -> Size:
+    """How much this session measures, as `--size` chose it."""
+    return request.config.stash[RECORDER].context.size
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,12 +154,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "reports/; reports/latest points at the last)",
     )
     group.addoption(
+        "--size",
+        choices=[str(size) for size in Size],
+        default=str(Size.QUICK),
+        help="how many rows and draws claims are measured on (default: %(default)s); which folds "
+        "is chosen by -m",
+    )
+    group.addoption(
+        "--documented",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="known verdicts of your own, beside those of the catalogue and overriding them; "
+        "`python -m harness verdicts --write FILE` makes one from a session",
+    )
+    group.addoption(
         "--budget",
         metavar="MINUTES",
         type=float,
         help="start no check after this many minutes; those left are `not run` (default: no limit)",
     )
-    # `--strict` is pytest's own; here it also makes inconclusive and not run failures.
+    # `--strict` is pytest's own; here it also fails what is inconclusive, not run, or changed.
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -136,36 +194,75 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
-    if config.getoption("--budget") is not None and config.getoption("--budget") <= 0:
-        raise pytest.UsageError(f"--budget={config.getoption('--budget')}: give minutes above 0")
+    budget = config.getoption("--budget")
+    if budget is not None and not 0 < budget < float("inf"):
+        raise pytest.UsageError(f"--budget={budget}: give minutes above 0")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tie every check to its claim, every control to the claim it is of; mark known findings."""
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Where pytest-xdist spreads checks, those of one file share what their file computes once."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadfile"
+
+
+# --- what is there: claims, controls, and what was chosen
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """Tie every check to its claim, every control to the claim it is of; note what is left out."""
     claims: dict[str, Claim] = {}
     for item in items:
         if (marker := item.get_closest_marker("claim")) is not None:
-            claim = Claim(**marker.kwargs)
-            if claims.setdefault(claim.id, claim) != claim:
-                raise pytest.UsageError(f"two different claims are called {claim.id!r}")
-            item.stash[_CLAIM] = claim
-    for item in items:
+            item.stash[_CLAIM] = _register(claims, marker)
+    for place, item in enumerate(items):
+        item.stash[_PLACE] = place
         if (marker := item.get_closest_marker("control")) is not None:
             of = marker.kwargs["of"]
+            if of not in claims:
+                _look_in_module(claims, item)
             if of not in claims:
                 raise pytest.UsageError(
                     f"{item.nodeid} is a control of {of!r}, which was not collected; collect the "
                     f"file that holds the claim too. Collected: {', '.join(sorted(claims))}"
                 )
             item.stash[_CLAIM] = claims[of]
-        elif _CLAIM in item.stash and RECORDER in config.stash:
-            known = config.stash[RECORDER].documented.get(_key(item))
-            if known is not None and known.verdict in (Verdict.REFUTED, Verdict.PLACEHOLDER):
-                reason = f"known to be {known.verdict}: {known.reason}"
-                item.add_marker(
-                    pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason=reason)
-                )
+    every = {item.nodeid: item for item in items if _CLAIM in item.stash}
+    result = yield
+    if RECORDER in config.stash:
+        recorder = config.stash[RECORDER]
+        chosen = {item.nodeid for item in items}
+        recorder.chosen = {i: _key(item) for i, item in every.items() if i in chosen}
+        recorder.left_out = [
+            _key(item)
+            for node_id, item in every.items()
+            if node_id not in chosen and item.get_closest_marker("control") is None
+        ]
+    return result
+
+
+def _register(claims: dict[str, Claim], marker: pytest.Mark) -> Claim:
+    try:
+        claim = Claim(**marker.kwargs)
+    except (TypeError, ConfigError) as error:
+        raise pytest.UsageError(f"claim {marker.kwargs.get('id')!r}: {error}") from None
+    if claims.setdefault(claim.id, claim) != claim:
+        raise pytest.UsageError(f"two different claims are called {claim.id!r}")
+    return claim
+
+
+def _look_in_module(claims: dict[str, Claim], item: pytest.Item) -> None:
+    """A control run alone, by its node id, finds its claim among its file's other checks."""
+    for other in vars(getattr(item, "module", None) or object).values():
+        for marker in getattr(other, "pytestmark", ()):
+            if isinstance(marker, pytest.Mark) and marker.name == "claim":
+                _register(claims, marker)
+
+
+# --- while a check runs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -177,38 +274,56 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     budget = recorder.budget_minutes
     try:
         if budget is not None and recorder.elapsed_seconds() > 60 * budget:
-            raise NotAvailable(f"the budget of {budget:g} minutes was spent before this check")
+            raise NotAvailable(f"{BUDGET} of {budget:g} minutes was spent before this check")
         return (yield)
     except NotAvailable as error:
-        _not_run(item, recorder, str(error))
+        _not_run(item, recorder, error)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     if _CLAIM not in item.stash:
         return (yield)
+    recorder = item.config.stash[RECORDER]
     try:
         yield
     except NotAvailable as error:
-        _not_run(item, item.config.stash[RECORDER], str(error))
+        _not_run(item, recorder, error)
     except AssertionError:
-        if not _contradicts(item):
-            raise
+        if _LEFT not in item.stash or _as_it_should(item.stash[_LEFT]):
+            raise  # about something else than the verdict
     if _LEFT not in item.stash:
         raise ConfigError(f"{item.nodeid} ended without evidence: call evidence(measurement)")
-    if _contradicts(item):
-        # Also where the check forgot its assert: no test is greener than its numbers.
-        found = item.stash[_LEFT]
-        planted = f"; the planted fault {found.fault!r} was not caught" if found.control else ""
-        raise pytest.fail.Exception(f"{found}{planted}", pytrace=False)
+    # Also where the check forgot its assert: no test is greener than its numbers.
+    _conclude(item.stash[_LEFT], strict=recorder.strict)
 
 
-def _contradicts(item: pytest.Item) -> bool:
-    """Whether the check left a verdict that must not pass."""
-    found = item.stash.get(_LEFT, None)
-    if found is None:
-        return False
-    return not (found.refuted or found.placeholder) if found.control else not found.held
+def _as_it_should(found: Evidence) -> bool:
+    """Whether a claim was held, or a control's fault noticed."""
+    return found.caught if found.control else found.held
+
+
+def _conclude(found: Evidence, *, strict: bool) -> None:
+    """Raise the outcome that a record asks for; return where it passes."""
+    if found.control:
+        if not found.caught:
+            planted = f"{found}; the planted fault {found.fault!r} was not caught"
+            raise pytest.fail.Exception(planted, pytrace=False)
+        return
+    as_documented = found.documented == found.verdict
+    if found.verdict in (Verdict.REFUTED, Verdict.PLACEHOLDER):
+        if as_documented:
+            pytest.xfail(f"known to be {found.verdict}: {found.reason}")
+        raise pytest.fail.Exception(str(found), pytrace=False)
+    if strict and not as_documented and (found.documented or not found.held):
+        _strictly(found, str(found))
+    if found.verdict in (Verdict.INCONCLUSIVE, Verdict.NOT_RUN):
+        pytest.skip(str(found))
+
+
+def _strictly(found: Evidence, message: str) -> NoReturn:
+    known = f", documented: {found.documented}" if found.documented else ""
+    pytest.fail(f"{message}{known} (a failure under --strict)", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -222,11 +337,14 @@ def pytest_runtest_makereport(
     if not isinstance(error, pytest.fail.Exception):
         recorder = item.config.stash[RECORDER]
         message = f"{type(error).__name__}: {error}"
-        recorder.errors.append({"test": item.nodeid, "message": message})
-        if _LEFT not in item.stash:
-            reason = f"the harness broke: {message}"
+        item.user_properties.append(("harness.error", message))
+        if _out_of_memory(error):
+            # What follows would meet the same end, and would be remembered as its own problem.
+            item.session.shouldstop = f"out of memory in {item.nodeid}"
+        elif _LEFT not in item.stash:
             context = _context_of(item, recorder)
-            _leave(item, recorder, Evidence.not_run(item.stash[_CLAIM], reason, **context))
+            reason = f"the harness broke: {message}"
+            _leave(item, Evidence.not_run(item.stash[_CLAIM], reason, **context))
         if report.when == "call":
             # pytest calls a raise in a test's body a failure; only a refuted claim is one. As a
             # set-up error it is counted, shown and written to junit.xml as an error.
@@ -234,14 +352,76 @@ def pytest_runtest_makereport(
     return report
 
 
+def _out_of_memory(error: BaseException) -> bool:
+    """Python's own, torch's of a GPU, and what allocators of a processor raise."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
+    )
+
+
+# --- from begin to end
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    recorder = session.config.stash.get(RECORDER, None)
+    if recorder is None or recorder.is_worker:
+        return
+    session.config.pluginmanager.register(_Collector(recorder), "harness-collector")
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def stop(number: int, _: object) -> None:
+        recorder.stopped = f"stopped by {signal.Signals(number).name}"
+        raise KeyboardInterrupt(recorder.stopped)
+
+    session.config.stash[_HANDLER] = signal.signal(signal.SIGTERM, stop)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    recorder = session.config.stash.get(RECORDER, None)
-    if recorder is not None and not session.config.option.collectonly:
-        if recorder.evidence:
-            recorder.write()
-        elif not any(recorder.folder.iterdir()):
-            recorder.folder.rmdir()
+    """Write what was found, also where the session was stopped; then its exit status."""
+    config = session.config
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is None or config.option.collectonly:
+        return
+    if recorder.is_worker:
+        told = {"notes": recorder.notes, "chosen": recorder.chosen, "left_out": recorder.left_out}
+        config.workeroutput["harness"] = json.dumps(told)  # type: ignore[attr-defined]
+    elif recorder.evidence or recorder.chosen:
+        config.stash[_SESSION] = recorder.write()
+        if recorder.changed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif recorder.folder.is_dir() and not any(recorder.folder.iterdir()):
+        recorder.folder.rmdir()
+
+
+def _why_stopped(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:
+    if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
+        return "interrupted"
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "the test runner broke"
+    return str(session.shouldfail or session.shouldstop or "")
+
+
+def _into_junit(config: pytest.Config, recorder: Recorder) -> None:
+    """The session's own words, beside those of its cases: data, size, whole or not, sentences."""
+    context = recorder.context
+    said = {
+        "dataset": context.dataset,
+        "dataset_reason": context.dataset_reason,
+        "model": context.model,
+        "device": context.device,
+        "size": str(context.size),
+        "complete": str(not recorder.incomplete).lower(),
+        "incomplete_reason": recorder.incomplete,
+        **{f"sentence.{claim}": str(verdict) for claim, verdict in recorder.sentences().items()},
+    }
+    for plugin in config.pluginmanager.get_plugins():
+        if hasattr(plugin, "add_global_property"):  # pytest's writer of junit.xml
+            for name, value in said.items():
+                plugin.add_global_property(name, value)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -251,57 +431,153 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     sample = "" if context.sample is None else f", at most {context.sample} rows a fold"
     return [
         f"data set: {context.dataset}{sample} ({context.dataset_reason})",
-        f"model: {context.model} on {context.device}",
+        f"model: {context.model} on {context.device}, size: {context.size}",
     ]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    recorder = config.stash.get(RECORDER, None)
-    if recorder is None or not recorder.evidence:
+    if _SESSION not in config.stash:
         return
+    session, recorder = config.stash[_SESSION], config.stash[RECORDER]
     terminalreporter.section(f"verdicts: {recorder.context.model} on {recorder.context.dataset}")
-    for line, colour in verdict_table(recorder.evidence, recorder.documented):
+    for line, colour in verdict_table(session):
         terminalreporter.line(line, **({colour: True} if colour else {}))
     page = recorder.folder / "report.html"
     shown = os.path.relpath(page, config.invocation_params.dir)
     terminalreporter.line(f"report: {min(shown, str(page), key=len)}")
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last word, below pytest's own: verdicts that are not the documented ones."""
+    recorder = config.stash.get(RECORDER, None)
+    if recorder is None or recorder.is_worker or not recorder.changed:
+        return
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        changed = "; ".join(f"{e.key}: {e.documented} -> {e.verdict}" for e in recorder.changed)
+        n = len(recorder.changed)
+        words = "verdict is not the documented one" if n == 1 else "verdicts are not as documented"
+        reporter.line(f"CHANGED: {n} {words}: {changed}", red=True, bold=True)
+
+
+class _Collector:
+    """Takes over what checks left, in this process or in those that pytest-xdist started."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":  # the last of a check; it has all of its properties
+            self._recorder.collect(report.nodeid, list(report.user_properties))
+
+    @pytest.hookimpl(tryfirst=True)  # before junit.xml is written
+    def pytest_sessionfinish(
+        self, session: pytest.Session, exitstatus: int | pytest.ExitCode
+    ) -> None:
+        recorder, config = self._recorder, session.config
+        if _HANDLER in config.stash:
+            signal.signal(signal.SIGTERM, config.stash[_HANDLER])
+        recorder.stopped = recorder.stopped or _why_stopped(session, exitstatus)
+        _into_junit(config, recorder)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["harness_report"] = str(self._recorder.folder)
+        node.workerinput["harness_started"] = self._recorder.started
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        recorder = self._recorder
+        if error:
+            recorder.stopped = recorder.stopped or f"a worker ended: {error}"
+        told = json.loads(getattr(node, "workeroutput", {}).get("harness", "{}"))
+        recorder.add_notes(told.get("notes", {}))
+        recorder.chosen.update(told.get("chosen", {}))
+        recorder.left_out = told.get("left_out", recorder.left_out)
+
+
+# --- records
+
+
 def _context_of(item: pytest.Item, recorder: Recorder) -> dict[str, Any]:
     control = item.get_closest_marker("control")
+    given: Mapping[str, Any] = {} if control is None else control.kwargs
     return {
         "case": _case(item),
         "fold": _params(item).get("fold_number"),
+        "size": recorder.context.size,
         "control": control is not None,
-        "fault": control.kwargs["fault"] if control is not None else "",
+        "fault": given.get("fault", ""),
+        "far": given.get("far", ""),
         "versions": versions(),
         "seconds": round(time.perf_counter() - item.stash[_STARTED], 3),
         "test": item.nodeid,
     }
 
 
-def _leave(item: pytest.Item, recorder: Recorder, found: Evidence) -> None:
+def _with_documented(found: Evidence, known: Known | None) -> Evidence:
+    """What is on record beside what was found; where both agree, the reason that stands there."""
+    if known is None:
+        return found
+    reason = found.reason
+    if known.verdict == found.verdict and known.reason:
+        reason = filled(known.reason, found.details)
+    return replace(
+        found, documented=str(known.verdict), documented_from=known.measured_on, reason=reason
+    )
+
+
+def _leave(item: pytest.Item, found: Evidence) -> None:
     if _LEFT in item.stash:
         raise ConfigError(f"{item.nodeid} left evidence twice; one check measures one claim")
     item.stash[_LEFT] = found
-    recorder.evidence.append(found)
+    item.user_properties.append(("harness.place", str(item.stash[_PLACE])))
     for name, value in found.as_dict().items():
         text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
         item.user_properties.append((f"evidence.{name}", text))
 
 
-def _not_run(item: pytest.Item, recorder: Recorder, reason: str) -> NoReturn:
+def _not_run(item: pytest.Item, recorder: Recorder, error: NotAvailable) -> NoReturn:
+    """Leave the record of a check that something kept from running, and end it."""
     if _LEFT not in item.stash:
-        context = _context_of(item, recorder)
-        _leave(item, recorder, Evidence.not_run(item.stash[_CLAIM], reason, **context))
-    _skip_or_fail(f"not run: {reason}", strict=recorder.strict)
+        claim, context = item.stash[_CLAIM], _context_of(item, recorder)
+        dataset = _would_be_on(item, recorder)
+        found = Evidence.not_run(
+            claim,
+            str(error),
+            dataset=dataset,
+            subject=recorder.context.model,
+            lacks_data=isinstance(error, DataAbsent),
+            **context,
+        )
+        if not found.control:
+            found = _with_documented(found, _known_of_not_run(found, recorder))
+        _leave(item, found)
+    found = item.stash[_LEFT]
+    strict = recorder.strict and found.documented != found.verdict
+    if strict and not found.control:
+        _strictly(found, f"not run: {found.reason}")
+    pytest.skip(f"not run: {found.reason}")
 
 
-def _skip_or_fail(message: str, *, strict: bool) -> NoReturn:
-    if strict:
-        pytest.fail(f"{message} (a failure under --strict)", pytrace=False)
-    pytest.skip(message)
+def _would_be_on(item: pytest.Item, recorder: Recorder) -> str:
+    """The data set a check that did not run is about, as far as what it asks for tells."""
+    asks = getattr(item, "fixturenames", ())
+    if "fold" in asks:
+        return recorder.context.dataset
+    return recorder.context.training_dataset if "training_fold" in asks else ""
+
+
+def _known_of_not_run(found: Evidence, recorder: Recorder) -> Known | None:
+    """What is documented for it, on the data it is about, or on the only data it is known on."""
+    documented = recorder.documented
+    if (known := documented.of(found)) is not None:
+        return known
+    places = [p for p in documented.anywhere(found.key, found.size) if p[0] == found.subject]
+    if found.dataset or len(places) != 1:
+        return None
+    return documented.known(*places[0], found.key, found.size)
 
 
 def _params(item: pytest.Item) -> Mapping[str, Any]:
