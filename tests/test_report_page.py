@@ -20,7 +20,6 @@ from harness.errors import DataError
 from harness.evidence import Evidence, Session
 from harness.plots import parity
 from harness.report import numbers
-from harness.report.history import history, render
 from harness.report.page import write_page
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'</style>{{ 7*7 }}&amp;"
@@ -426,89 +425,3 @@ def test_shares_are_whole_only_when_they_are():
 )
 def test_durations_read_like_durations(seconds, shown):
     assert numbers.duration(seconds) == shown
-
-
-# History
-
-
-@pytest.fixture
-def reports(tmp_path):
-    """Two sessions, one damaged folder of each kind, a link and a folder without evidence."""
-    old = (
-        Evidence.of(BEATS, measured(0.033, 0.035), case="refit", fold=0),
-        Evidence.of(SOFT, measured(5, 9)),
-        Evidence.not_run(SILICON, "not installed"),
-        Evidence.of(BEATS, measured(4, 5), control=True, fault="total energies"),
-    )
-    new = (
-        Evidence.of(BEATS, measured(0.120, 0.122), case="refit", fold=0),
-        Evidence.of(SOFT, measured(5.1, 9.2)),
-    )
-    for name, found, day in (("b-first", old, 24), ("a-second", new, 25)):
-        (tmp_path / name).mkdir()
-        session(*found, started=f"2026-07-{day}T10:00:00+00:00").save(tmp_path / name)
-    for name, text in (("cut", '{"schema": 1,'), ("other", "[]"), ("empty", '{"schema": 1}')):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "evidence.json").write_text(text)
-    (tmp_path / "latest").symlink_to("a-second", target_is_directory=True)
-    (tmp_path / "notes").mkdir()
-    return tmp_path
-
-
-def test_history_is_in_order_of_time_with_damaged_folders_named(reports):
-    found = history(reports)
-    assert [p.folder.name for p in found] == ["b-first", "a-second", "cut", "empty", "other"]
-    assert [p.session is None for p in found] == [False, False, True, True, True]
-    lines = list(render(found))
-    damaged = [line for line in lines if line.startswith("damaged: ")]
-    assert len(damaged) == 3
-    assert all("evidence.json" in line for line in damaged)
-
-
-def test_history_marks_what_changed_and_only_that(reports):
-    lines = list(render(history(reports)))
-    start = lines.index("  zero-shot.beats-baseline[refit] fold0")
-    before, after = lines[start + 1 : start + 3]
-    assert before.split()[:4] == ["2026-07-24", "10:00", "held", "0.0340"]
-    assert after.split()[:4] == ["*", "2026-07-25", "10:00", "refuted"]
-    assert "was held; moved: the intervals do not overlap" in after
-    soft = lines.index("  softening.morse")
-    assert not any(line.lstrip().startswith("*") for line in lines[soft + 1 : soft + 3])
-    silicon = lines.index("  mattersim.runs")
-    assert lines[silicon + 2].endswith("absent from this session")
-    assert sum("total energies" in line for line in lines) == 0  # controls are no claims
-
-
-def test_history_shows_the_last_sessions_only(reports):
-    lines = list(render(history(reports), last=1))
-    assert not any("2026-07-24" in line and "held" in line for line in lines)
-
-
-def test_history_says_when_bound_or_input_changed(tmp_path):
-    looser = claim(BEATS.id, below(0.2, "eV/atom", "a looser one"))
-    for day, which, sha in ((24, BEATS, SHA), (25, looser, SHA[::-1])):
-        folder = tmp_path / str(day)
-        folder.mkdir()
-        found = Evidence.of(which, measured(0.033, 0.035, inputs={"targets.parquet": sha}))
-        session(found, started=f"2026-07-{day}T10:00:00+00:00").save(folder)
-    text = "\n".join(render(history(tmp_path)))
-    assert "the bound was < 0.11" in text
-    assert "other content of targets.parquet" in text
-    assert "was held" not in text
-
-
-def test_sessions_on_other_data_are_not_compared(tmp_path):
-    for day, dataset, low in ((24, "embedded", 0.2), (25, "matbench_mp_e_form", 0.03)):
-        folder = tmp_path / str(day)
-        folder.mkdir()
-        found = Evidence.of(BEATS, measured(low, low + 0.01))
-        session(found, dataset=dataset, started=f"2026-07-{day}T10:00:00+00:00").save(folder)
-    lines = list(render(history(tmp_path)))
-    assert not any("*" in line for line in lines)
-    assert sum("1 session" in line for line in lines) == 2
-
-
-def test_history_of_nothing(tmp_path):
-    assert list(render(history(tmp_path))) == ["no session to show"]
-    with pytest.raises(DataError, match="is no folder"):
-        history(tmp_path / "absent")

@@ -1,7 +1,7 @@
 """Verdicts over time: what past sessions concluded, and where that changed.
 
-Sessions are compared only with sessions of the same model on the same data, the same sample
-included: a verdict that differs because the rows differ is no change.
+Sessions are compared only with sessions of the same model and size on the same data, the same
+sample included: a verdict that differs because the rows differ is no change.
 
 Public: Past, history, render.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.claims import Verdict
+from harness.claims import Size, Verdict
 from harness.errors import DataError
 from harness.evidence import Evidence, Session
 from harness.report.numbers import number
@@ -34,12 +34,13 @@ class Past:
         return "" if self.session is None else str(self.session.session.get("started", ""))
 
     @property
-    def subject(self) -> tuple[str, str, str]:
-        """What sessions must share to be compared: model, data set, sample."""
+    def subject(self) -> tuple[str, str, str, str]:
+        """What sessions must share to be compared: model, data set, size and sample."""
         info = {} if self.session is None else self.session.session
         sample = info.get("sample")
         rows = "all rows" if sample is None else f"at most {sample} rows a fold"
-        return str(info.get("model", "")), str(info.get("dataset", "")), rows
+        size = str(info.get("size", Size.QUICK))
+        return str(info.get("model", "")), str(info.get("dataset", "")), size, rows
 
 
 def history(reports: Path) -> list[Past]:
@@ -71,15 +72,15 @@ def render(past: Sequence[Past], last: int = LAST) -> Iterator[str]:
         past: what `history` returned.
         last: how many sessions back each claim is shown.
     """
-    by_subject: dict[tuple[str, str, str], list[Session]] = {}
+    by_subject: dict[tuple[str, str, str, str], list[Session]] = {}
     for one in past:
         if one.session is not None:
             by_subject.setdefault(one.subject, []).append(one.session)
     if not by_subject:
         yield "no session to show"
-    for (model, dataset, rows), sessions in by_subject.items():
+    for (model, dataset, size, rows), sessions in by_subject.items():
         count = f"{len(sessions)} session{'' if len(sessions) == 1 else 's'}"
-        yield f"{model} on {dataset}, {rows}: {count}"
+        yield f"{model} on {dataset}, {size}, {rows}: {count}"
         for key in dict.fromkeys(e.key for s in reversed(sessions) for e in _claims(s)):
             yield f"  {key}"
             yield from _lines(key, sessions, last)
@@ -120,7 +121,10 @@ def _lines(key: str, sessions: Sequence[Session], last: int) -> Iterator[str]:
         yield _line(started, "   ".join(filter(None, (what, "; ".join(changes)))), bool(changes))
     if not any(e.key == key for e in _claims(sessions[-1])):
         newest = str(sessions[-1].session.get("started", ""))
-        yield _line(newest, "absent from this session", True)
+        why = "absent from this session"
+        if not sessions[-1].complete:
+            why += ", which is not complete"
+        yield _line(newest, why, True)
 
 
 def _line(started: str, what: str, changed: bool) -> str:
