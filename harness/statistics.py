@@ -419,6 +419,27 @@ def with_variance(interval: Interval, variance: float, freedom: float, *, source
     )
 
 
+def interval_of(
+    units: Units, *, n_resamples: int = N_RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """The interval of these units by the code that draws it for a claim, such as of a resample.
+
+    Raises:
+        DataError: the statistic is unknown, or these units allow no interval.
+    """
+    if units.statistic in STATISTICS:
+        return _bootstrap(units, n_resamples=n_resamples, level=level, seed=seed)
+    values = units.sums[1]
+    if units.statistic == "median":
+        return median(values, level=level, unit=units.what)
+    if units.statistic == "share":
+        return share(int(values.sum()), len(values), level=level, unit=units.what)
+    if units.statistic == "student_t":
+        return student_t(values, level=level, unit=units.what)
+    known = ", ".join((*STATISTICS, "median", "share", "student_t"))
+    raise DataError(f"no statistic {units.statistic!r}; known: {known}")
+
+
 def largest(intervals: Sequence[Interval]) -> Interval:
     """The interval of the largest of several quantities.
 
