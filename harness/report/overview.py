@@ -105,6 +105,19 @@ def is_near(control: Evidence) -> bool:
     )
 
 
+def is_far(control: Evidence) -> bool:
+    """Whether a caught fault lies more than twice as far beyond the bound as is near.
+
+    A lever that came out as a placeholder was never applied: there is no distance to speak of.
+    """
+    if control.placeholder:
+        return False
+    margins, resolutions = control.margins_away, control.resolutions_away
+    return (margins is None or margins > 2 * NEAR_MARGINS) and (
+        resolutions is None or resolutions > 2 * NEAR_RESOLUTIONS
+    )
+
+
 def changed(claims: Iterable[Evidence]) -> list[Evidence]:
     """Verdicts that are not the documented ones; a file that is not at hand changes none."""
     return [

@@ -22,6 +22,7 @@ import pytest
 
 from harness.claims import Size, Verdict
 from harness.evidence import Evidence, Session, in_reading_order, sentences
+from harness.report import overview
 from harness.report.environment import machine, versions
 from harness.report.verdicts import Documented
 
@@ -120,11 +121,7 @@ class Recorder:
 
         A file that is not on this machine changes no verdict.
         """
-        return [
-            e
-            for e in self.evidence
-            if e.changed and not e.control and not e.documented_from and not e.lacks_data
-        ]
+        return overview.changed(self.evidence)
 
     def session(self) -> Session:
         """All of it as one record."""

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from harness.claims import Size, Verdict
 from harness.errors import ConfigError
 from harness.evidence import Evidence, Session
+from harness.report import overview
 
 SAMPLED_OUT = "left out by --sample"  # rows absent for this reason make another measurement
 _FOLD = re.compile(r" fold\d+$")
@@ -207,6 +208,13 @@ def differences(session: Session, documented: Documented) -> Iterator[str]:
             if found.verdict == Verdict.NOT_RUN and (found.id not in ran or found.reason):
                 continue
             yield f"control {found.fault!r} was not caught: {found}"
+        if found.control and found.caught and not found.far and overview.is_far(found):
+            yield (
+                f"control {found.fault!r} lies far beyond its bound: {found}; "
+                f"{found.margins_away or 0:.2g} of the bound's margin, "
+                f"{found.resolutions_away or 0:.2g} resolutions. Plant a smaller fault, or say in "
+                "`far=` why there is none"
+            )
 
 
 def _missing(session: Session, documented: Documented) -> Iterator[str]:
