@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (  # from the bottom; a module may import its own layer's package and those before it
     {"harness.errors"},
     {"harness.claims"},
-    {"harness.evidence", "harness.statistics"},
+    {"harness.controls", "harness.evidence", "harness.statistics"},
     {"harness.data"},
     {"harness.models"},
     {"harness.execute", "harness.scores"},
