@@ -91,7 +91,7 @@ class Evidence:
     def __post_init__(self) -> None:
         not_run = self.verdict == Verdict.NOT_RUN
         if not_run != (self.observed is None) or (not_run and not self.reason):
-            raise ValueError(f"{self.id}: verdict, observed and reason disagree: {self}")
+            raise ValueError(f"{self.id}: verdict, observed and reason disagree: {self!r}")
 
     @property
     def key(self) -> str:
