@@ -15,7 +15,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.claims import Bound, Claim, Interval, Measurement, Verdict, above, below, between
+from harness.claims import (
+    Bound,
+    Claim,
+    Interval,
+    Kind,
+    Meaning,
+    Measurement,
+    Verdict,
+    above,
+    below,
+    between,
+)
 from harness.errors import DataError
 from harness.evidence import Evidence, Session
 from harness.plots import parity
@@ -26,23 +37,36 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'</style>{{ 7*
 SHA = "0123456789abcdef" * 4
 
 
-def claim(id: str, bound: Bound) -> Claim:
-    return Claim(id=id, statement=f"{id} is so.", basis="the founding note", bound=bound)
+def claim(id: str, bound: Bound, **more: Any) -> Claim:
+    given = {"kind": Kind.FINDING, "meaning": Meaning.STRENGTH, **more}
+    if given["kind"] != Kind.FINDING:
+        given["meaning"] = None
+    return Claim(
+        id=id, statement=f"{id} is so. And more.", basis="the founding note", bound=bound, **given
+    )
 
 
 def measured(low: float, high: float, *, estimate: float | None = None, **more: Any) -> Measurement:
     middle = (low + high) / 2 if estimate is None else estimate
     interval = Interval(
-        estimate=middle, low=low, high=high, n=5_219, n_clusters=4_180, method="bootstrap",
-        resolution=0.0021,
-    )  # fmt: skip
+        estimate=middle,
+        low=low,
+        high=high,
+        n=5_219,
+        n_clusters=4_180,
+        method=more.pop("method", "bootstrap"),
+        effective=more.pop("effective", None),
+        resolution=more.pop("resolution", 0.0021),
+        unsettled=more.pop("unsettled", ""),
+    )
     return Measurement(
         **{
             "quantity": "MAE of e_form",
             "interval": interval,
             "scored": 5_219,
             "of": 26_551,
-            "excluded": {"not in the subset": 21_318, "isolated atoms": 14},
+            "excluded": {"isolated atoms": 14},
+            "absent": {"not in the subset": 21_318},
             "dataset": "embedded",
             "model": "chgnet-0.3.0",
             "inputs": {"targets.parquet": SHA},
@@ -54,7 +78,7 @@ def measured(low: float, high: float, *, estimate: float | None = None, **more: 
 BEATS = claim("zero-shot.beats-baseline", below(0.11, "eV/atom", "the composition baseline"))
 ALIGNED = claim("zero-shot.aligned", between(0.9, 1.1, "", "ratio of standard deviations"))
 SOFT = claim("softening.morse", above(10, "", "written in the note"))
-LEVER = claim("lever.ema", above(0.0005, "eV/atom", "the A/A noise floor"))
+LEVER = claim("lever.ema", above(0.0005, "eV/atom", "the A/A noise floor"), meaning=Meaning.NEUTRAL)
 SILICON = claim("mattersim.runs", below(0.01, "eV/atom", "the model card"))
 DETAILS = {
     "peers": [{"ci_high": 0.035, "ci_low": 0.033, "mae": 0.034, "name": "CGCNN"}],
@@ -319,15 +343,27 @@ def test_no_evidence_says_what_to_run(tmp_path):
 
 
 def _hostile_session(words: str) -> Session:
-    bad = Claim(id=f"c {words}", statement=words, basis=words, bound=below(1, words, f"r {words}"))
+    bad = Claim(
+        id=f"c {words}",
+        statement=words,
+        basis=words,
+        bound=below(1, words, f"r {words}"),
+        kind=Kind.INTEGRITY,
+        cannot_fail=words,
+    )
+    finding = claim(f"f {words}", below(1, words, "r"))
     of = measured(
         0,
         0.5,
         quantity=words,
         dataset=words,
         model=words,
-        excluded={words: 21_332},
+        subject=f"s {words}",
+        excluded={words: 332},
+        absent={words: 21_000},
         inputs={words: words},
+        method=words,
+        severity=0.2,
         # The file sorts keys: "a" and "k" keep the order whatever follows.
         details={
             f"a {words}": words,
@@ -336,19 +372,38 @@ def _hostile_session(words: str) -> Session:
         },
     )
     context = {"case": words, "test": words, "versions": {words: words}}
-    return session(
-        Evidence.of(bad, of, fold=1, reason=words, **context),
-        Evidence.of(bad, of, control=True, fault=words, **context),
-        Evidence.not_run(bad, f"because {words}", **context),
-        errors=[{"test": words, "message": words}],
-        model=words,
-        dataset=words,
-        dataset_reason=words,
-        command=words,
-        device=words,
-        machine={words: words},
-        versions={words: words},
-        **{f"note {words}": {"deep": [words]}},
+    return Session(
+        session={
+            **session().session,
+            "model": words,
+            "dataset": words,
+            "dataset_reason": words,
+            "training_dataset": f"t {words}",
+            "command": words,
+            "device": words,
+            "machine": {words: words},
+            "versions": {words: words},
+            "complete": False,
+            "incomplete_reason": words,
+            "not_reached": [words],
+            "resume": words,
+            "multiplicity": {
+                "decided": 3,
+                "by_chance": 0.075,
+                "findings": 2,
+                "not_surviving": [words],
+            },
+            f"note {words}": {"deep": [words]},
+        },
+        claims=(
+            Evidence.of(bad, of, fold=1, reason=words, documented=words, **context),
+            Evidence.of(bad, of, control=True, fault=words, far=words, **context),
+            Evidence.not_run(bad, f"because {words}", **context),
+            Evidence.of(finding, of, documented=words, documented_from=words, **context),
+            Evidence.of(finding, of, documented="held", documented_from=words, fold=1),
+        ),
+        errors=({"test": words, "message": words},),
+        left_out=(f"f {words}[{words} other]",),
     )
 
 

@@ -148,8 +148,8 @@ def test_the_whole_table():
             "red",
         ),
         (
-            "chance: 4 verdicts at 95 %: if every truth lay on its bound, chance alone would make "
-            "0.1 of them. 1 of 3",
+            "chance: 4 verdicts at 95 %, of which 0.1 would come out by chance if every truth lay "
+            "on its bound. 1 of 3",
             "",
         ),
         (
@@ -357,18 +357,18 @@ def test_controls_that_were_caught_are_green_and_their_distance_is_counted():
         ({"decided": 0, "by_chance": 0.0, "findings": 0, "not_surviving": []}, ""),
         (
             {"decided": 1, "by_chance": 0.025, "findings": 0, "not_surviving": []},
-            "1 verdict at 95 %: if every truth lay on its bound, chance alone would make 0.025 of "
-            "them. None of them is a finding",
+            "1 verdict at 95 %, of which 0.025 would come out by chance if every truth lay on its "
+            "bound. None is on a finding",
         ),
         (
             {"decided": 60, "by_chance": 1.5, "findings": 40, "not_surviving": []},
-            "60 verdicts at 95 %: if every truth lay on its bound, chance alone would make 1.5 of "
-            "them. All 40 findings stand among all of them at once (Holm)",
+            "60 verdicts at 95 %, of which 1.5 would come out by chance if every truth lay on its "
+            "bound. All 40 findings stand among all of them at once (Holm)",
         ),
         (
             {"decided": 60, "by_chance": 1.5, "findings": 40, "not_surviving": ["a", "b"]},
-            "60 verdicts at 95 %: if every truth lay on its bound, chance alone would make 1.5 of "
-            "them. 2 of 40 findings do not stand among all of them at once (Holm, marked ≠): a, b",
+            "60 verdicts at 95 %, of which 1.5 would come out by chance if every truth lay on its "
+            "bound. 2 of 40 findings do not stand among all of them at once (Holm, marked ≠): a, b",
         ),
     ],
 )

@@ -168,7 +168,7 @@ def _population(
     units: Units, bound: np.ndarray, draw: np.random.Generator
 ) -> tuple[str, float, Callable[[], Units] | None]:
     """What samples are drawn from in words, its true number, and a way to draw one."""
-    sums, m = units.sums, units.sums.shape[1]
+    sums, m = units.sums, int(units.sums.shape[1])
     few = m < FEWEST
     one_sort = units.statistic == "share" and float(sums[1].sum()) in (0.0, float(m))
 

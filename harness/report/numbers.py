@@ -60,6 +60,18 @@ def share(part: int, of: int) -> str:
     return f"{min(max(100 * part / of, 0.1), 99.9):.1f} %"
 
 
+def percent(value: float) -> str:
+    """A share as `22 %`, `1.2 %`, `1,240 %`; `less than 0.01 %` rather than a row of zeros."""
+    if 0 < value < 1e-4:
+        return "less than 0.01 %"
+    return f"{100 * value:,.0f} %" if value >= 0.0995 else f"{100 * value:.2g} %"
+
+
+def times(value: float) -> str:
+    """A multiple with two digits, as far as they say something: `0.054`, `1.2`, `2,209`."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
 # Suffixes of names that carry their unit, longest first.
 _SUFFIXES = {
     "_ev_per_atom": "eV/atom",

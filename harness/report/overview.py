@@ -141,11 +141,11 @@ def chances(summary: Mapping[str, Any]) -> str:
     decided, findings = summary["decided"], summary["findings"]
     lost = summary["not_surviving"]
     words = (
-        f"{decided} verdict{'' if decided == 1 else 's'} at 95 %: if every truth lay on its bound, "
-        f"chance alone would make {summary['by_chance']:.2g} of them. "
+        f"{decided} verdict{'' if decided == 1 else 's'} at 95 %, of which "
+        f"{summary['by_chance']:.2g} would come out by chance if every truth lay on its bound. "
     )
     if not findings:
-        return words + "None of them is a finding"
+        return words + "None is on a finding"
     if not lost:
         return words + f"All {findings} findings stand among all of them at once (Holm)"
     return words + (

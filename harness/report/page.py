@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.claims import Verdict
 from harness.errors import DataError
-from harness.evidence import Evidence, Session
+from harness.evidence import Evidence, Sentence, Session
 from harness.plots.style import VERDICT_COLOURS
-from harness.report.numbers import duration, in_milli, label, number, share
+from harness.report import overview
+from harness.report.numbers import duration, in_milli, label, number, percent, share, times
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,14 +39,32 @@ MARKS = {
 }
 MEANINGS = {
     Verdict.HELD: "The whole 95 % interval satisfies the bound.",
-    Verdict.REFUTED: "No part of the interval satisfies the bound. A finding about the model, the "
-    "data or the claim; not a defect of the harness.",
-    Verdict.INCONCLUSIVE: "The interval straddles the bound: so many rows cannot tell. More rows "
-    "would.",
+    Verdict.REFUTED: "No part of the interval satisfies the bound, or one case breaks a law said "
+    "to hold for all. It is about the model, the data or the claim; no defect of the harness.",
+    Verdict.INCONCLUSIVE: "The interval straddles the bound, so that so many rows cannot tell; or "
+    "no interval of them is to be trusted, or too few were scored, for the reason given.",
     Verdict.PLACEHOLDER: "The setting that was changed altered nothing beyond repeating the same "
     "run, so it was probably never applied.",
     Verdict.NOT_RUN: "Nothing was measured, for the reason given. It counts neither for nor "
     "against the claim.",
+}
+# What the groups of claims are called; {model} is the model under test.
+GROUPS = {
+    overview.FINDINGS: ("Findings", "How good {model} is."),
+    overview.WEAKNESSES: (
+        "Weaknesses",
+        "What {model} is said to be bad at: a claim that is held here is bad news.",
+    ),
+    overview.INTEGRITY: (
+        "Integrity",
+        "Whether numbers mean what they say: identities, laws of physics, records.",
+    ),
+    overview.TOYS: ("Toys", "Models of an argument, about no potential."),
+    overview.OTHERS: (
+        "Not about {model}, or not only",
+        "Claims of which cases are about something else, which is named with each. They are no "
+        "verdict on {model}.",
+    ),
 }
 # Keys of the session record that the page's head shows, and what stands there if one is missing;
 # any other key is shown under environment.
@@ -58,6 +77,13 @@ _UNSAID: dict[str, Any] = {
     "command": "",
     "device": "",
     "sample": None,
+    "size": "",
+    "training_dataset": "",
+    "complete": True,
+    "incomplete_reason": "",
+    "not_reached": (),
+    "resume": "",
+    "multiplicity": {},
 }
 _TABLES = {"machine": "Machine", "versions": "Versions"}
 _LONGEST_LIST = 24
@@ -122,6 +148,7 @@ class _Shown:
     gauge: _Gauge | None
     figures: tuple[_Figure, ...]
     details: dict[str, Any] | None  # a node, see _node
+    about: bool  # the model under test
 
     @property
     def css(self) -> str:
@@ -130,7 +157,7 @@ class _Shown:
     @property
     def caught(self) -> bool:
         """Of a control: was the planted fault noticed?"""
-        return self.record.refuted or self.record.placeholder
+        return self.record.caught
 
     @property
     def ran(self) -> bool:
@@ -138,7 +165,8 @@ class _Shown:
 
     @property
     def exact(self) -> bool:
-        return self.record.ci_low == self.record.ci_high
+        """Whether nothing was sampled; an interval may lack a width for other reasons."""
+        return self.record.ci_method == "exact"
 
     @property
     def bound_text(self) -> str:
@@ -162,6 +190,45 @@ class _Shown:
         return number(value, record.unit, (record.bound_low, record.bound_high))
 
     @property
+    def severity(self) -> str:
+        """Of a share of cases: how large the largest deviation is; else empty."""
+        severity = self.record.severity
+        return "" if severity is None else f"{percent(severity)} of what is allowed"
+
+    @property
+    def units(self) -> str:
+        """Independent units, where they are not the rows, and how many would weigh alike."""
+        record, words = self.record, []
+        if record.n_clusters and record.n_clusters != record.n:
+            words.append(f"in {_grouped(record.n_clusters)} independent clusters")
+        if record.effective is not None and round(record.effective) != record.n_clusters:
+            words.append(f"weighing as much as {record.effective:.3g} that weigh alike")
+        return ", ".join(words)
+
+    @property
+    def expected(self) -> tuple[str, str]:
+        """Whether the verdict is the documented one, in one word and in many."""
+        record = self.record
+        known, source = record.documented, record.documented_from
+        where = f" from {source}, not yet measured on these data" if source else ""
+        if not known:
+            return "new", "no verdict is documented for it"
+        if not record.changed:
+            return "expected", f"expected{where}" if where else "as documented"
+        if where:
+            return "new", f"{known} was expected{where}"
+        return "changed", f"documented as {known}"
+
+    @property
+    def distance(self) -> str:
+        """How far a planted fault lies from the bound, in margins and in resolutions."""
+        margins, resolutions = self.record.margins_away, self.record.resolutions_away
+        words = [] if margins is None else [f"{times(margins)} margins"]
+        if resolutions is not None:
+            words.append(f"{times(resolutions)} resolutions")
+        return ", ".join(words)
+
+    @property
     def variant(self) -> str:
         """Case and fold in words; empty where the claim has neither."""
         fold = "" if self.record.fold is None else f"fold {self.record.fold}"
@@ -179,16 +246,44 @@ class _Section:
     bounds: tuple[tuple[str, str, str], ...]  # bound, its reason, the cases it applies to
     cases: tuple[_Shown, ...]
     controls: tuple[_Shown, ...]
+    sentence: Sentence  # without cases of its own, of its controls
+    group: str  # of overview.GROUPS
+    counted: str  # how the cases of the sentence came out, and its rule
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has one case, which then says all."""
+        return len(self.cases) == 1 and not self.sentence.left_out
+
+    @property
+    def measured(self) -> list[_Shown]:
+        """Cases that ran."""
+        return [s for s in self.cases if s.ran]
 
     @property
     def tally(self) -> list[tuple[Verdict, int]]:
         return _tally(shown.record for shown in self.cases)
+
+    @property
+    def says(self) -> str:
+        """`strength: yes`, or what kind of claim it is."""
+        return overview.answer(self.sentence)
+
+    @property
+    def news(self) -> str:
+        """Whether that is good or bad for the model; empty where it is neither."""
+        if self.group not in (overview.FINDINGS, overview.WEAKNESSES):
+            return ""
+        good = overview.is_good(self.sentence.verdict, self.sentence.meaning)
+        return {None: "", True: "good", False: "bad"}[good]
 
 
 def _view(session: Session, folder: Path) -> dict[str, Any]:
     figures = _Figures(folder)
     frames = _frames(session.claims)
     anchors: dict[str, str] = {}
+    info = _UNSAID | session.session
+    model = str(info["model"])
     groups: dict[str, list[_Shown]] = {}
     for i, record in enumerate(session.claims):
         groups.setdefault(record.id, []).append(
@@ -200,27 +295,39 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
                 gauge=_gauge(record, frames),
                 figures=tuple(figures.load(name, record) for name in record.figures),
                 details=_node(record.details) if record.details else None,
+                about=overview.is_about(record, model),
             )
         )
-    sections = [_section(name, shown, anchors) for name, shown in groups.items()]
+    told = {sentence.id: sentence for sentence in session.sentences}
+    found = [_section(shown, told.get(name), model, anchors) for name, shown in groups.items()]
+    sections = [s for group in overview.GROUPS for s in found if s.group == group]
     controls = [s for section in sections for s in section.controls]
-    by_record = {id(s.record): s for section in sections for s in section.cases}
-    info = _UNSAID | session.session
-    claims = [r for r in session.claims if not r.control]
-    measured = [r for r in claims if r.verdict != Verdict.NOT_RUN]
+    cases = [s for section in sections for s in section.cases]
     return {
         "session": info,
         "took": duration(float(info["seconds"])),
         "started": _instant(str(info["started"])),
-        "rows": [by_record[id(r)] for r in measured],
-        "not_run": _not_run(by_record[id(r)] for r in claims if r.verdict == Verdict.NOT_RUN),
+        "groups": [
+            (
+                _anchor(f"group {group}", anchors),
+                *(words.format(model=model) for words in GROUPS[group]),
+                [s for s in sections if s.group == group],
+            )
+            for group in overview.GROUPS
+            if any(s.group == group for s in sections)
+        ],
+        "not_run": _not_run(s for s in cases if not s.ran),
         "sections": sections,
-        "home": {s.anchor: section for section in sections for s in section.cases},
-        "tally": dict(_tally(claims)),
+        "tally": dict(_tally(s.record for s in cases if s.about)),
+        "others": sum(not s.about for s in cases),
+        "any_documented": any(s.record.documented for s in cases),
+        "chances": overview.chances(info["multiplicity"]),
         "verdicts": list(Verdict),
         "controls_caught": [c for c in controls if c.ran and c.caught],
         "controls_missed": [c for c in controls if c.ran and not c.caught],
         "controls_not_run": [c for c in controls if not c.ran],
+        "controls_near": sum(overview.is_near(c.record) for c in controls if c.ran),
+        "changed": [s for s in cases if s.record in overview.changed([s.record])],
         "notices": _notices(info),
         "errors": session.errors,
         "figures": figures.all,
@@ -242,16 +349,21 @@ def _not_run(shown: Iterable[_Shown]) -> list[tuple[str, list[_Shown]]]:
     return list(because.items())
 
 
-def _section(id: str, shown: Sequence[_Shown], anchors: dict[str, str]) -> _Section:
+def _section(
+    shown: Sequence[_Shown], sentence: Sentence | None, model: str, anchors: dict[str, str]
+) -> _Section:
     cases = tuple(s for s in shown if not s.record.control)
     bounds: dict[tuple[str, str], list[str]] = {}
     for one in cases or shown:
         where = one.variant if len(cases) > 1 else ""
         bounds.setdefault((one.bound_text, one.record.bound_reason), []).append(where)
     first = (cases or shown)[0].record
+    if sentence is None:  # its controls alone were chosen
+        records = tuple(s.record for s in shown)
+        sentence = Sentence(id=first.id, verdict=Verdict.NOT_RUN, rule="", of=records)
     return _Section(
-        id=id,
-        anchor=_anchor(id, anchors),
+        id=first.id,
+        anchor=_anchor(first.id, anchors),
         statement=first.statement,
         basis=first.basis,
         bounds=tuple(
@@ -260,6 +372,9 @@ def _section(id: str, shown: Sequence[_Shown], anchors: dict[str, str]) -> _Sect
         ),
         cases=cases,
         controls=tuple(s for s in shown if s.record.control),
+        sentence=sentence,
+        group=overview.group_of(sentence, model),
+        counted=overview.counted(sentence, model) if cases else "",
     )
 
 
@@ -538,6 +653,7 @@ def _environment() -> Environment:
         "milli": in_milli,
         "duration": duration,
         "grouped": _grouped,
+        "percent": percent,
     }
     environment.globals |= {"MARKS": MARKS, "MEANINGS": MEANINGS, "share": share}
     return environment
