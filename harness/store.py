@@ -8,14 +8,17 @@ computed again.
 
 Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` for energies, in
 a folder ``energy-forces-stress`` and the like beside them where more was asked for, and
-``root/arrays/<16 hex digits of the key>.npz`` for whole results of trained subjects.
+``root/arrays/<16 hex digits of the key>.npz`` for whole results of trained subjects. While one is
+trained, ``root/checkpoints`` holds how far it got, and ``root/locks`` that somebody is at it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +28,9 @@ import numpy as np
 from harness.data.columns import address, read_columns, write_columns
 from harness.errors import ConfigError, DataError, ModelError
 from harness.execute import Execute, in_process
-from harness.models.alignment import References, refit
+from harness.models.alignment import References, refit, refit_settings
 from harness.models.protocol import Identity, Prediction
+from harness.models.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from harness.data.crystals import Crystals
@@ -152,7 +156,7 @@ class PredictionStore:
         ``inputs`` names what else the result depends on, such as the hash of the rows predicted.
         """
         key = {"identity": asdict(identity), "inputs": dict(inputs)}
-        path = self.root / "arrays" / f"{address(key)}.npz"
+        path = self._path(key)
         if path.exists() and (stored := _read(path, key)) is not None:
             self.traffic.found += 1
             return stored
@@ -160,6 +164,31 @@ class PredictionStore:
         _write(path, key, result)
         self.traffic.computed += 1
         return result
+
+    def trained(
+        self,
+        identity: Identity,
+        inputs: Mapping[str, str],
+        train: Callable[[Checkpoints], Mapping[str, np.ndarray]],
+    ) -> dict[str, np.ndarray]:
+        """As `arrays`, for what takes minutes: a training that was killed goes on where it was.
+
+        Of sessions that ask for one training at one time, one trains; the others wait, and read.
+
+        Args:
+            train: handed the checkpoints to go on from and to save to; they are gone once its
+                result is stored.
+        """
+        key = {"identity": asdict(identity), "inputs": dict(inputs)}
+        name = row_digest(np.array([json.dumps(key)]))[:16]
+        checkpoints = Checkpoints(folder=self.root / "checkpoints" / name, key=key)
+        with _alone(self.root / "locks" / f"{name}.lock", unless=self._path(key).exists):
+            result = self.arrays(identity, inputs, lambda: train(checkpoints))
+            checkpoints.discard()
+        return result
+
+    def _path(self, key: Mapping[str, Any]) -> Path:
+        return self.root / "arrays" / f"{address(key)}.npz"
 
     def _rows(
         self,
@@ -232,12 +261,36 @@ def refit_once(
     store: PredictionStore, total: np.ndarray, targets: np.ndarray, compositions: np.ndarray
 ) -> References:
     """The L1 refit of `models.alignment`, which takes seconds for thousands of rows, kept."""
+    rows = row_digest(total, targets, compositions)
     kept = store.arrays(
-        Identity(name="refit", weights_sha256=row_digest(total, targets, compositions)),
+        Identity(name="refit", weights_sha256=rows, settings=refit_settings()),
         {},
         lambda: {"energies": refit(total, targets, compositions).energies_ev_per_atom},
     )
     return References(name="refit", energies_ev_per_atom=kept["energies"])
+
+
+@contextmanager
+def _alone(path: Path, *, unless: Callable[[], bool]) -> Iterator[None]:
+    """Nobody else is within, on this path; nobody is waited for where ``unless`` holds.
+
+    The system lets a lock go when its owner dies, so that a killed session keeps nobody waiting.
+    """
+    from filelock import FileLock
+
+    if unless():
+        yield
+        return
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _not_written(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:
@@ -254,10 +307,14 @@ def _write(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     try:
         write_columns(path, arrays, {"format": FORMAT, "key": key})
     except OSError as error:
-        raise DataError(
-            f"could not write {path}: {error}. Free space, or name another folder in "
-            "HARNESS_CACHE; what was stored before is intact."
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"could not write {path}: {error}. Free space, or name another folder in HARNESS_CACHE; "
+        "what was stored before is intact."
+    )
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:

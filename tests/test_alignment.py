@@ -1,12 +1,15 @@
 """References come off totals exactly, and elements without one are named, not guessed."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DataError
-from harness.models.alignment import NO_REFERENCES, References, refit
+from harness.models import alignment
+from harness.models.alignment import NO_REFERENCES, References, refit, refit_settings
 
 
 def compositions(*rows):
@@ -62,3 +65,24 @@ def test_no_references_leave_total_energies_as_they_are():
 def test_a_refit_on_nothing_is_refused():
     with pytest.raises(DataError, match="0 training rows"):
         refit(np.empty(0), np.empty(0), np.empty((0, 118)))
+
+
+def test_a_refit_is_the_median_of_its_rows():
+    rows = compositions(*[{11: 1}] * 5)
+    found = refit(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), np.zeros(5), rows)
+    assert found.energies_ev_per_atom[10] == pytest.approx(4.0)
+
+
+def test_what_a_refit_depends_on_names_its_engine_its_quantile_and_its_solvers(monkeypatch):
+    assert refit_settings() == {
+        "engine": alignment.ENGINE,
+        "quantile": "0.5",
+        "scikit-learn": version("scikit-learn"),
+        "scipy": version("scipy"),
+    }
+    monkeypatch.setattr(alignment, "QUANTILE", 0.75)
+    monkeypatch.setattr(alignment, "ENGINE", "another")
+    assert (refit_settings()["quantile"], refit_settings()["engine"]) == ("0.75", "another")
+    rows = compositions(*[{11: 1}] * 5)
+    found = refit(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), np.zeros(5), rows)
+    assert found.energies_ev_per_atom[10] == pytest.approx(8.0)

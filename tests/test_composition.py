@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, ModelError
+from harness.models import composition
 from harness.models.composition import CompositionMLP, one_cycle
+from harness.models.training.checkpoints import Checkpoints
 
 SMALL = CompositionMLP(epochs=40, width=16, batch_rows=32)
 
@@ -84,3 +86,69 @@ def test_the_schedule_is_torchs_one_cycle():
         optimiser.step()
         if step < 56:
             schedule.step()
+
+
+# --- going on after a kill
+
+
+class Killed(KeyboardInterrupt):
+    pass
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    monkeypatch.setattr(composition, "CHECKPOINT_SECONDS", 0.0)
+
+
+def killed_after(epochs):
+    def on_epoch(epoch, _):
+        if epoch == epochs:
+            raise Killed
+
+    return on_epoch
+
+
+def saved(files):
+    return sorted(path.name for path in files.folder.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize("after", [1, 7, 39, 40])
+def test_a_killed_training_goes_on_to_the_same_bytes(tmp_path, every_epoch, after):
+    (train, target), (test, _) = mixtures(80), mixtures(20, seed=1)
+    whole = SMALL.fit_predict(train, target, test)
+    files = Checkpoints(folder=tmp_path, key={"made": "up"})
+    with pytest.raises(Killed):
+        SMALL.fit_predict(train, target, test, checkpoints=files, on_epoch=killed_after(after))
+    assert saved(files)[-1] == f"epoch-{after:05d}.ckpt"
+    epochs = []
+    resumed = SMALL.fit_predict(
+        train, target, test, checkpoints=files, on_epoch=lambda epoch, _: epochs.append(epoch)
+    )
+    np.testing.assert_array_equal(resumed, whole)
+    assert epochs == list(range(after + 1, 41))
+
+
+def test_a_checkpoint_changes_nothing_and_comes_every_few_seconds(tmp_path, monkeypatch):
+    train, target = mixtures(80)
+    clock = iter(range(1000))  # the clock is read once at the start, and once or twice an epoch
+    monkeypatch.setattr(composition.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(composition, "CHECKPOINT_SECONDS", 3.0)
+    written = []
+    files = Checkpoints(folder=tmp_path, key={})
+    real = Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints, "save", lambda self, c: (written.append(c.epoch), real(self, c))
+    )
+    found = SMALL.fit_predict(train, target, train, checkpoints=files)
+    assert written == list(range(3, 41, 3))
+    np.testing.assert_array_equal(found, SMALL.fit_predict(train, target, train))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, every_epoch):
+    train, target = mixtures(80)
+    files = Checkpoints(folder=tmp_path, key={})
+    with pytest.raises(Killed):
+        SMALL.fit_predict(train, target, train, checkpoints=files, on_epoch=killed_after(2))
+    wider = CompositionMLP(epochs=40, width=17, batch_rows=32)
+    with pytest.raises(ModelError, match="the checkpoint is of another architecture"):
+        wider.fit_predict(train, target, train, checkpoints=files)

@@ -16,7 +16,7 @@ from harness.plots import ensemble_gain, spread_against_error
 from harness.runners import ensemble
 from harness.scores import Scored
 
-ENERGIES = st.floats(-20, 20, allow_subnormal=False)
+ENERGIES = st.floats(-0.4, 0.4, allow_subnormal=False)
 
 
 def scored(predicted, reference=None, *, model="mlp"):
@@ -28,8 +28,10 @@ def scored(predicted, reference=None, *, model="mlp"):
         formulas=np.array([f"formula{i // 2}" for i in range(n)]),
         reference_ev_per_atom=np.zeros(n) if reference is None else reference,
         predicted_ev_per_atom=np.asarray(predicted, dtype=np.float64),
-        of=n + 3,
+        of=n + 5,
+        subject="composition-mlp",
         excluded={"isolated atoms": 3},
+        absent={"elsewhere": 2},
     )
 
 
@@ -60,7 +62,16 @@ def test_the_mean_is_a_subject_with_a_name_and_a_coverage_of_its_own():
     members = noisy(3)
     mean = ensemble.run(members).mean
     assert mean.model == "mean of 3 mlp"
-    assert (len(mean), mean.of, mean.excluded) == (4000, 4003, {"isolated atoms": 3})
+    assert (len(mean), mean.of, mean.excluded) == (4000, 4005, {"isolated atoms": 3})
+    assert (mean.subject, mean.absent) == ("composition-mlp", {"elsewhere": 2})
+    for measured in (
+        ensemble.run(members).excess(),
+        ensemble.run(members).distance(),
+        ensemble.run(members).gain(),
+        ensemble.run(members).last_step(),
+    ):
+        assert (measured.subject, measured.model) == ("composition-mlp", "mean of 3 mlp")
+        assert (measured.excluded, measured.absent) == ({"isolated atoms": 3}, {"elsewhere": 2})
     np.testing.assert_allclose(
         mean.predicted_ev_per_atom,
         (sum(m.predicted_ev_per_atom for m in members)) / 3,
@@ -126,6 +137,32 @@ def test_one_member_three_times_neither_spreads_nor_gains():
     for measured in (result.distance(), result.gain(), result.last_step()):
         assert measured.interval.estimate == pytest.approx(0, abs=1e-15)
         assert measured.interval.high < 1e-15
+
+
+def test_the_mean_takes_no_members_refit_for_its_own():
+    one, other = noisy(2, n=20)
+    refitted = replace(one, without_group_ev_per_atom=(np.zeros(20), np.ones(20)))
+    assert ensemble.run([refitted, other]).mean.without_group_ev_per_atom == ()
+
+
+def test_members_drawn_together_lose_what_tells_them_from_the_first():
+    result = ensemble.run(noisy(3), name="a mean")
+    first, *others = (member.predicted_ev_per_atom for member in result.members)
+    closer = result.drawn_together(0.75)
+    np.testing.assert_array_equal(closer.members[0].predicted_ev_per_atom, first)
+    for was, member in zip(others, closer.members[1:], strict=True):
+        np.testing.assert_allclose(
+            member.predicted_ev_per_atom, first + 0.25 * (was - first), rtol=0, atol=1e-15
+        )
+    assert closer.mean.model == "a mean"
+    np.testing.assert_allclose(
+        closer.spread_ev_per_atom, 0.25 * result.spread_ev_per_atom, rtol=1e-9
+    )
+    assert closer.excess().interval.estimate < 1e-9
+    alike = result.drawn_together(1)
+    assert alike.gain().interval.estimate == pytest.approx(0, abs=1e-15)
+    same = result.drawn_together(0)
+    assert same.gain().interval.estimate == pytest.approx(result.gain().interval.estimate)
 
 
 def test_members_about_different_rows_are_refused():

@@ -26,6 +26,7 @@ from harness.models.training import features as feature_files
 from harness.models.training.features import FeatureStore, FeatureWarning
 from harness.runners import finetune, zero_shot
 from harness.runners.finetune import FineTune
+from harness.statistics import student_t
 from harness.store import PredictionStore
 from tests.fakes import SumOfNumbers, cubes
 
@@ -149,6 +150,7 @@ def test_training_lowers_the_loss_and_predictions_are_scored(tmp_path):
     scored = result.scored()
     assert scored.mae().scored == scored.mae().of == 20
     assert scored.model == "fake head-only"
+    assert scored.subject == result.subject == "fake"
     assert scored.details["config"]["seed"] == 0
     json.dumps(scored.details, allow_nan=False)
 
@@ -245,6 +247,7 @@ def test_an_element_only_in_the_test_rows_is_counted_under_its_name(tmp_path):
     measured = run(tmp_path, fold=fold)[0].scored().mae()
     assert (measured.scored, measured.of) == (20, 22)
     assert measured.excluded == {"no refit reference for Pu": 1, "1 isolated atom": 1}
+    assert measured.absent == {}
     plain = run(tmp_path, replace(QUICK, transform="identity"), fold=fold)[0].scored().mae()
     assert plain.excluded == {"1 isolated atom": 1}  # no references, so none is missing
 
@@ -255,7 +258,9 @@ def test_a_training_row_that_cannot_be_featurised_is_left_out_of_the_fit(tmp_pat
     assert 20 in only.train_rows
     assert 20 not in {*only.fit_rows, *only.validation_rows}
     trend = finetune.loss_trend([run(tmp_path, fold=fold)[0]] * 2)
-    assert trend.excluded["training rows not drawn, resampled or usable"] == 1
+    assert trend.excluded == {"not usable in training": 1}
+    assert trend.absent == {"held back for the early stop": 2}
+    assert (trend.scored, trend.of) == (8, 11)
 
 
 def test_some_test_rows_can_be_scored_and_the_others_are_counted(tmp_path):
@@ -266,7 +271,8 @@ def test_some_test_rows_can_be_scored_and_the_others_are_counted(tmp_path):
         .mae()
     )
     assert (measured.scored, measured.of) == (2, 20)
-    assert measured.excluded == {"left out by --sample": 18}
+    assert measured.absent == {"left out by --sample": 18}
+    assert measured.excluded == {}
 
 
 # --- the store, crashes and damage ---------------------------------------------------------------
@@ -512,8 +518,155 @@ def test_a_trend_over_seeds_excludes_zero_when_losses_fall_and_is_zero_when_they
     still = [run(tmp_path, replace(QUICK, learning_rate=0.0, seed=s))[0] for s in (0, 1)]
     interval = finetune.loss_trend(still).interval
     assert (interval.low, interval.estimate, interval.high) == (0, 0, 0)
-    with pytest.raises(DataError, match="at least two"):
+    with pytest.raises(DataError, match=r"1 seed\(s\): .* at least two"):
         finetune.loss_trend(falling[:1])
+
+
+def crossed() -> Fold:
+    """Both halves, each tested by what was trained on the other."""
+    (split,) = made_up().splits
+    back = Split(train=split.test, test=split.train)
+    return replace(made_up(), splits=(split, back), n_claimed=40)
+
+
+def with_losses(result, *curves):
+    """A result of other losses, one curve a split."""
+    pairs = zip(result.runs, curves, strict=True)
+    runs = tuple(replace(one, train_loss=np.asarray(curve, float)) for one, curve in pairs)
+    return replace(result, runs=runs)
+
+
+def test_a_seed_counts_once_however_many_splits_it_trains_on(tmp_path):
+    result, _ = run(tmp_path, fold=crossed())
+    of_rate = lambda rate: 3.0 * np.exp(rate * np.arange(4))  # noqa: E731
+    seeds = [
+        with_losses(replace(result, config=replace(QUICK, seed=seed)), *map(of_rate, rates))
+        for seed, rates in enumerate([(-0.1, -0.3), (-0.4, -0.4), (-0.5, -0.7)])
+    ]
+    found = finetune.loss_trend(seeds)
+    expected = student_t(np.array([-0.2, -0.4, -0.6]), unit="seeds")
+    assert found.interval.estimate == pytest.approx(-0.4)
+    assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
+    assert (found.interval.n, found.interval.method) == (3, "Student's t over 3 seeds")
+    assert found.details["seeds"] == [0, 1, 2]
+    assert found.details["slopes_of_splits_by_seed"][0] == pytest.approx([-0.1, -0.3])
+    assert len(found.details["train_loss"]) == 6
+    assert (found.subject, found.model) == ("fake", "fake head-only")
+    with pytest.raises(DataError, match="losses above 0"):
+        finetune.loss_trend([seeds[0], with_losses(result, of_rate(0.1), [0.0, 1.0])])
+    vanishing = with_losses(result, [1.0, 0.0], [1.0, 0.0])  # ends at less than any loss there is
+    assert finetune.loss_trend([vanishing] * 2).interval.estimate == pytest.approx(np.log(1e-12))
+
+
+def test_losses_that_grow_are_a_planted_fault(tmp_path):
+    longer = replace(QUICK, epochs=4, patience=None)
+    seeds = [run(tmp_path, replace(longer, seed=seed))[0] for seed in (0, 1)]
+    before = finetune.loss_trend(seeds).interval
+    growing = [finetune.with_losses_growing(result, 0.25) for result in seeds]
+    after = finetune.loss_trend(growing).interval
+    assert after.estimate == pytest.approx(before.estimate + 0.25)
+    assert after.high - after.low == pytest.approx(before.high - before.low)
+    assert finetune.loss_trend(seeds).interval == before
+    assert growing[0].runs[0].train_loss[0] == seeds[0].runs[0].train_loss[0]
+
+
+def test_rows_a_trend_does_not_use_are_told_apart(tmp_path):
+    fold = made_up([*SALTS, [1, 9]], train=np.array([*range(10), 20]), test=np.arange(10, 20))
+    config = replace(QUICK, max_train_rows=10)
+    drawn = run(tmp_path, config, fold=fold)[0]
+    unusable = int(20 in drawn.runs[0].train_rows)
+    held = len(drawn.runs[0].validation_rows)
+    found = finetune.loss_trend([drawn] * 2)
+    assert found.absent == {"held back for the early stop": held, "training rows not drawn": 1}
+    assert found.excluded == ({"not usable in training": 1} if unusable else {})
+    assert (found.scored, found.of) == (10 - held - unusable, 11)
+    resampled = run(tmp_path, replace(QUICK, bootstrap=True), fold=fold)[0]
+    found = finetune.loss_trend([resampled] * 2)
+    fitted = len(np.unique(resampled.runs[0].fit_rows))
+    assert found.excluded == {}
+    assert found.absent == {
+        "not drawn by the resample, or not usable": 11 - 2 - fitted,
+        "held back for the early stop": 2,
+    }
+
+
+def test_every_measurement_of_a_training_is_filed_under_what_was_asked_for(tmp_path):
+    result, _ = run(tmp_path, test_rows=made_up().splits[0].test[:5])
+    for measured in (
+        finetune.changed_backbone(result),
+        finetune.inversion(result),
+        finetune.loss_difference(result, result),
+        result.scored().mae(),
+        result.start().mae(),
+    ):
+        assert measured.subject == "fake"
+    assert finetune.inversion(result).absent == {"left out by --sample": 15}
+    assert finetune.inversion(result).excluded == {}
+
+
+@pytest.mark.parametrize(
+    "transform", ["identity", "refit-residual", "standardise", "refit-residual+signed-log"]
+)
+def test_a_prediction_off_by_so_much_is_off_by_so_much_after_the_transform(tmp_path, transform):
+    result, _ = run(tmp_path, replace(QUICK, transform=transform))
+    shifted = result.scored().with_errors_shifted(1e-6)
+    measured = finetune.inversion(result, predicted=shifted)
+    assert measured.details["of_predictions_ev_per_atom"] == pytest.approx(1e-6, rel=1e-3)
+    assert measured.interval.estimate == measured.details["of_predictions_ev_per_atom"]
+    assert measured.details["of_targets_ev_per_atom"] < 1e-12
+    assert measured.model == shifted.model
+    assert finetune.inversion(result).model == "fake head-only"
+
+
+def test_predictions_of_each_split_meet_their_own_transform(tmp_path):
+    result, _ = run(tmp_path, replace(QUICK, transform="standardise"), fold=crossed())
+    assert len(result.runs) == 2
+    assert finetune.inversion(result).interval.high < 1e-9
+    own = result.scored()
+    turned = own.with_predictions(lambda e: np.concatenate([e[20:], e[:20]]), model="turned")
+    assert finetune.inversion(result, predicted=turned).interval.estimate > 0.01
+
+
+def test_nothing_scored_is_nothing_to_invert(tmp_path):
+    fold = made_up([*SALTS, [1, 9]], train=np.arange(20), test=np.array([20]))
+    with pytest.raises(DataError, match="fake head-only scored no row"):
+        finetune.inversion(run(tmp_path, fold=fold)[0])
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_test", "at_most", "sample", "expected"),
+    [
+        (1999, 10, None, None, (16, None)),
+        (2000, 10, None, None, (64, None)),
+        (2000, 10, 500, None, (64, 500)),
+        (2000, 10, None, 9, (64, 9)),
+        (2000, 10, 500, 9, (64, 9)),
+        (2000, 10, 500, 10, (64, 500)),
+        (2000, 10, 5, 9, (64, 5)),
+        (2000, 10, None, 10, (64, None)),
+    ],
+)
+def test_settings_suit_the_rows_there_are(n_train, n_test, at_most, sample, expected):
+    split = Split(train=np.arange(n_test, n_test + n_train), test=np.arange(n_test))
+    fold = Fold(dataset=None, number=0, splits=(split,), n_claimed=n_test)
+    found = finetune.suited_to(fold, at_most=at_most, sample=sample)
+    assert (found.batch_structures, found.max_train_rows) == expected
+    rest = replace(found, batch_structures=64, max_train_rows=None)
+    assert rest == FineTune()
+
+
+def test_the_smallest_split_says_whether_rows_are_few():
+    def fold(*sizes):
+        splits = tuple(
+            Split(train=np.arange(9, 9 + size), test=np.array([i])) for i, size in enumerate(sizes)
+        )
+        return Fold(dataset=None, number=0, splits=splits, n_claimed=len(sizes))
+
+    assert fold(1999).trains_on_few
+    assert not fold(2000).trains_on_few
+    assert fold(5000, 1999).trains_on_few
+    assert not fold(5000, 2000).trains_on_few
+    assert fold().trains_on_few
 
 
 def test_a_head_that_did_not_move_is_a_placeholder(tmp_path):
@@ -690,5 +843,7 @@ def test_a_new_last_layer_makes_members_that_differ(tiny):
     one, other = (
         tiny(start="new-last-layer", seed=seed).scored().predicted_ev_per_atom for seed in (0, 1)
     )
+    drawn = tiny(start="new-last-layer", seed=0)
+    assert drawn.scored().subject == drawn.subject == "chgnet-0.3.0" != drawn.identity.name
     plain = [tiny(seed=seed).scored().predicted_ev_per_atom for seed in (0, 1)]
     assert np.abs(one - other).mean() > np.abs(plain[0] - plain[1]).mean()

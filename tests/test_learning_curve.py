@@ -18,7 +18,8 @@ from harness.models.protocol import Identity
 from harness.models.ridge import Ridge, refit_towards
 from harness.plots import learning_curves
 from harness.runners import learning_curve, toy_morse
-from harness.runners.learning_curve import Learner, LearningCurve
+from harness.runners.learning_curve import Learner, LearningCurve, LearningCurveResult
+from harness.statistics import bootstrap, log_ratio_of_sums, student_t, with_variance
 from harness.store import PredictionStore
 
 N = 600
@@ -89,7 +90,8 @@ def test_the_ratio_of_errors_is_found_and_its_interval_holds_it(tmp_path):
     assert measured.interval.high == max(ratio.high for ratio in ratios)
     assert measured.details["catches_up_at"] == "not up to 100"
     assert (measured.scored, measured.of) == (200, 300)
-    assert measured.excluded == {"not in the sample of test rows": 100}
+    assert measured.excluded == {}
+    assert measured.absent == {"not in the sample of test rows": 100}
     json.dumps(measured.details)
 
 
@@ -97,13 +99,122 @@ def test_the_size_where_another_catches_up_is_the_first_of_all_that_follow(tmp_p
     data = dataset()
     learners = [
         learner(data, "known", lambda n: 0.1),
-        learner(data, "quick", lambda n: 0.8 if n < 100 else 0.1),
+        learner(data, "quickly", lambda n: 0.8 if n < 100 else 0.1),
         learner(data, "better", lambda n: 0.05),
     ]
     result = learning_curve.run(data.fold(0), learners, PredictionStore(tmp_path), SIZES)
-    assert result.caught_up_at("known", "quick") == 100
+    assert result.caught_up_at("known", "quickly") == 100
     assert result.caught_up_at("known", "better") == 10
     assert result.caught_up_at("better", "known") is None
+
+
+def curve(errors, *, formulas=None, sizes=(10,), **more):
+    """A result of errors as they are given: learner -> (sizes, draws, n)."""
+    n = next(iter(errors.values())).shape[-1]
+    rows = np.array([f"row{i}" for i in range(n)])
+    return LearningCurveResult(
+        config=LearningCurve(sizes=sizes, n_draws=next(iter(errors.values())).shape[1]),
+        dataset="made up",
+        ids=rows,
+        formulas=rows if formulas is None else formulas,
+        errors_ev_per_atom=errors,
+        of=n,
+        excluded={},
+        absent={},
+        inputs={},
+        details={},
+        **more,
+    )
+
+
+def test_an_interval_is_that_of_the_formulas_with_the_variance_of_the_draws():
+    draw = np.random.default_rng(5)
+    a, b = draw.normal(size=(1, 4, 40)), 2 * draw.normal(size=(1, 4, 40))
+    result = curve({"a": a, "b": b})
+    means = np.abs(a[0]).mean(axis=1)
+    rows = bootstrap(np.abs(a[0]).mean(axis=0), result.formulas)
+    expected = with_variance(rows, means.var(ddof=1) / 4, 3, source="4 draws of the training rows")
+    mae = result.mae("a", 10)
+    assert mae.estimate == pytest.approx(np.abs(a).mean())
+    assert (mae.low, mae.high) == pytest.approx((expected.low, expected.high))
+    assert (mae.n, mae.n_clusters, mae.method) == (40, 40, expected.method)
+    assert mae.units is None
+
+    logs = np.log(means / np.abs(b[0]).mean(axis=1))
+    columns = np.stack([np.abs(a[0]).mean(axis=0), np.abs(b[0]).mean(axis=0)])
+    rows = bootstrap(columns, result.formulas, log_ratio_of_sums)
+    moved = logs.mean() - rows.estimate
+    assert abs(moved) > 1e-4
+    expected = with_variance(rows, logs.var(ddof=1) / 4, 3, source="draws")
+    ratio = result.ratio(10, "a", "b")
+    assert ratio.estimate == pytest.approx(np.exp(logs.mean()))
+    assert ratio.low == pytest.approx(np.exp(expected.low + moved))
+    assert ratio.high == pytest.approx(np.exp(expected.high + moved))
+    assert ratio.resolution == pytest.approx(ratio.estimate * expected.resolution)
+    assert ratio.units is None
+
+
+def test_where_rows_say_little_the_draws_decide():
+    """All rows err alike within a draw: what is left is Student's t over the draws."""
+    factors = np.array([1.0, 1.5, 2.0, 3.0, 2.5])
+    result = curve({"a": np.broadcast_to(factors[:, None], (1, 5, 30)).copy()})
+    expected = student_t(factors, unit="draws")
+    found = result.mae("a", 10)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_interval_over_draws_and_formulas_covers_as_often_as_it_says():
+    # Null hypothesis: coverage is 95 %. 300 trials give 285 +- 4.
+    draw, covered = np.random.default_rng(6), 0
+    for _ in range(300):
+        of_draw, of_row = draw.normal(size=(5, 1)), draw.normal(size=40)
+        log = 0.1 * of_draw + 0.5 * of_row + 0.2 * draw.normal(size=(5, 40))
+        found = curve({"a": np.exp(log)[None]}).mae("a", 10)
+        truth = np.exp((0.1**2 + 0.5**2 + 0.2**2) / 2)
+        covered += found.low < truth < found.high
+    assert 276 <= covered <= 297
+
+
+def test_too_few_formulas_settle_nothing():
+    few = curve({name: np.ones((1, 2, 9)) * scale for name, scale in (("a", 1.0), ("b", 2.0))})
+    assert few.ratio(10, "a", "b").unsettled.startswith("9 reduced formulas are too few")
+    assert few.advantage("a", "b", up_to=10).interval.unsettled
+
+
+def test_scaled_errors_are_a_planted_fault_of_one_learner():
+    draw = np.random.default_rng(7)
+    errors = {name: draw.normal(size=(1, 3, 30)) for name in ("a", "b")}
+    honest = curve(errors, subject="the one under test")
+    worse = honest.with_errors_scaled("a", 4)
+    assert worse.ratio(10, "a", "b").estimate == pytest.approx(
+        4 * honest.ratio(10, "a", "b").estimate
+    )
+    assert worse.mae("b", 10) == honest.mae("b", 10)
+    np.testing.assert_array_equal(honest.errors_ev_per_atom["a"], errors["a"])
+    measured = honest.advantage("a", "b", up_to=10)
+    assert (measured.subject, measured.model) == ("the one under test", "a")
+
+
+def test_a_comparison_is_filed_under_its_subject_and_rows_no_draw_tests_were_never_asked(tmp_path):
+    data = dataset(crossed=True)
+    config = LearningCurve(sizes=(10,), n_draws=2, n_test=N)
+    thirds = np.split(np.arange(N), 3)
+    fold = replace(
+        data.fold(0),
+        splits=tuple(
+            Split(train=np.setdiff1d(np.arange(N), third), test=third) for third in thirds
+        ),
+        n_claimed=N + 7,
+    )
+    one, other = (learner(data, name, lambda n: 1.0, blind_to=[3]) for name in ("a", "bb"))
+    store = PredictionStore(tmp_path)
+    result = learning_curve.run(fold, [one, other], store, config, subject="chgnet")
+    measured = result.advantage("a", "bb", up_to=10)
+    assert measured.subject == "chgnet"
+    assert measured.absent == {"tested in no draw": N // 3, "not in the data set at hand": 7}
+    assert measured.excluded == {"not predicted by a": 1}
+    assert measured.scored == 2 * N // 3 - 1
+    assert learning_curve.run(fold, [one], store, config).subject == ""
 
 
 def test_all_learners_see_the_same_draws_and_larger_ones_hold_the_smaller(tmp_path):
@@ -281,6 +392,24 @@ def test_a_pretrained_curve_helps_at_few_points_and_a_shuffled_one_does_not(toy)
     with pytest.raises(ConfigError, match="no size up to 2"):
         toy.advantage(up_to=2)
     json.dumps(measured.details)
+
+
+def test_a_toy_is_about_trials_and_about_no_potential(toy):
+    measured = toy.advantage(up_to=12)
+    assert (measured.subject, measured.model) == ("toy", "ridge, pretrained")
+    assert (measured.scored, measured.of) == (12, 12)
+    for found in (measured.interval, toy.ratio(3), toy.rmse(3, "scratch")):
+        assert found.method.startswith("studentised bootstrap over 12 trials")
+
+
+def test_scaled_errors_are_a_planted_fault_of_one_anchor(toy):
+    worse = toy.with_errors_scaled("pretrained", 3)
+    assert worse.ratio(3).estimate == pytest.approx(3 * toy.ratio(3).estimate)
+    assert worse.ratio(3, "scratch", "shuffled") == toy.ratio(3, "scratch", "shuffled")
+    assert (
+        toy.advantage(up_to=12).interval
+        == toy.with_errors_scaled("scratch", 1).advantage(up_to=12).interval
+    )
 
 
 def test_where_both_curves_are_one_nothing_is_left_to_learn():

@@ -38,12 +38,14 @@ class Made:
     def scored(self):
         return Scored(
             model="made",
+            subject="the one under test",
             dataset="made up",
             ids=self._ids,
             formulas=self._ids,
             reference_ev_per_atom=np.zeros(len(self._ids)),
             predicted_ev_per_atom=self._energies,
-            of=len(self._ids),
+            of=len(self._ids) + 5,
+            absent={"elsewhere": 5},
         )
 
 
@@ -62,6 +64,8 @@ def test_a_lever_that_works_is_held_with_its_floor_beside_it():
     assert found.floor_ev_per_atom == 1e-7  # two trainings, bitwise equal
     assert measured.details["probe_in_lever"] == 7
     assert measured.details["lever"] == {"shift": 0.01}
+    assert (measured.subject, measured.model) == ("the one under test", "made")
+    assert (measured.excluded, measured.absent) == ({}, {"elsewhere": 5})
 
 
 def test_a_lever_wired_to_nothing_is_a_placeholder_for_both_reasons():
@@ -105,7 +109,8 @@ def test_rows_only_one_of_them_scored_are_left_out_and_counted():
         return made if not config.shift else Made(config, ids=made._ids[:30])
 
     measured = lever.run(partial, Config(), SHIFT).effect()
-    assert (measured.scored, measured.of) == (30, 40)
+    assert (measured.scored, measured.of) == (30, 45)
+    assert measured.excluded == {"not scored by the other model": 10}
     with pytest.raises(DataError, match="different rows"):
         lever.run(
             lambda c: Made(c, ids=np.array([f"{c.shift}-{i}" for i in range(3)])), Config(), SHIFT

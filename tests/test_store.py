@@ -1,11 +1,17 @@
 """Predictions are computed once, survive a kill to the same bytes, and are never trusted unread."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
+import torch
 
 from harness.errors import ConfigError, DataError
+from harness.models import alignment
 from harness.models.protocol import Identity
-from harness.store import PredictionStore, StoreWarning
+from harness.models.training.checkpoints import Checkpoint
+from harness.store import PredictionStore, StoreWarning, refit_once
 from tests.fakes import SumOfNumbers, cubes
 
 CRYSTALS = cubes([[11, 17], [12, 8], [3, 9], [1, 3], [14], [31, 33], [13], [29]])
@@ -159,3 +165,119 @@ def test_a_folder_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises((DataError, OSError), match="file"):
         PredictionStore(blocked).energies(SumOfNumbers(), CRYSTALS)
     assert blocked.read_text() == "not a folder"
+
+
+# --- trainings
+
+WHO = Identity(name="trained", weights_sha256="d" * 64)
+INPUTS = {"rows": "x"}
+
+
+def epoch(number):
+    return Checkpoint(epoch=number, tensors={"w": torch.tensor([float(number)])})
+
+
+def test_a_training_is_done_once_and_leaves_no_checkpoint(tmp_path):
+    seen = []
+
+    def train(checkpoints):
+        seen.append(checkpoints.last())
+        checkpoints.save(epoch(1))
+        return {"e": np.arange(2.0)}
+
+    for found, computed in ((0, 1), (1, 0)):
+        store = PredictionStore(tmp_path)
+        np.testing.assert_array_equal(store.trained(WHO, INPUTS, train)["e"], [0, 1])
+        assert (store.traffic.found, store.traffic.computed) == (found, computed)
+    assert seen == [None]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    # what `arrays` finds is the same entry
+    kept = PredictionStore(tmp_path).arrays(WHO, INPUTS, lambda: pytest.fail("trained again"))
+    np.testing.assert_array_equal(kept["e"], [0, 1])
+
+
+def test_a_training_that_was_killed_goes_on_and_another_one_does_not(tmp_path):
+    def dies(checkpoints):
+        checkpoints.save(epoch(3))
+        raise KeyboardInterrupt
+
+    store = PredictionStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.trained(WHO, INPUTS, dies)
+    seen = []
+
+    def goes_on(checkpoints):
+        seen.append(checkpoints.last())
+        return {"e": np.zeros(1)}
+
+    store.trained(WHO, {"rows": "y"}, goes_on)
+    store.trained(Identity(name="another", weights_sha256="d" * 64), INPUTS, goes_on)
+    store.trained(WHO, INPUTS, goes_on)
+    assert [None if found is None else found.epoch for found in seen] == [None, None, 3]
+
+
+def test_of_two_sessions_one_trains_and_the_other_waits_and_reads(tmp_path):
+    begun, go_on, calls, results = threading.Event(), threading.Event(), [], []
+
+    def train(checkpoints):
+        calls.append(checkpoints.save(epoch(1)))
+        begun.set()
+        assert go_on.wait(30)
+        assert checkpoints.last().epoch == 1  # nobody has swept it away
+        return {"e": np.array([7.0])}
+
+    def session():
+        results.append(PredictionStore(tmp_path).trained(WHO, INPUTS, train)["e"])
+
+    sessions = [threading.Thread(target=session) for _ in range(2)]
+    sessions[0].start()
+    assert begun.wait(30)
+    sessions[1].start()
+    time.sleep(0.3)
+    assert len(calls) == 1
+    assert results == []
+    # another training is not waited for
+    PredictionStore(tmp_path).trained(WHO, {"rows": "y"}, lambda _: {"e": np.zeros(1)})
+    go_on.set()
+    for each in sessions:
+        each.join(30)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(results, [[7.0], [7.0]])
+
+
+def test_a_stored_training_is_read_where_no_lock_can_be_made(tmp_path):
+    store = PredictionStore(tmp_path)
+    store.trained(WHO, INPUTS, lambda _: {"e": np.zeros(1)})
+    for path in (tmp_path / "locks").iterdir():
+        path.unlink()
+    (tmp_path / "locks").rmdir()
+    (tmp_path / "locks").write_text("no folder")
+    store.trained(WHO, INPUTS, lambda _: pytest.fail("trained again"))
+    with pytest.raises(DataError, match=r"could not write .*locks.*; what was stored before is in"):
+        store.trained(WHO, {"rows": "y"}, lambda _: pytest.fail("trained without a lock"))
+
+
+def test_a_training_that_breaks_leaves_the_lock_to_the_next(tmp_path):
+    store = PredictionStore(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        store.trained(WHO, INPUTS, lambda _: {"e": np.zeros(1 // 0)})
+    assert store.trained(WHO, INPUTS, lambda _: {"e": np.ones(1)})["e"] == 1
+
+
+def test_a_refit_is_kept_for_its_rows_and_its_engine(tmp_path, monkeypatch):
+    compositions = np.zeros((3, 118))
+    compositions[:, 10] = 1
+    rows = (np.array([1.0, 2.0, 9.0]), np.zeros(3), compositions)
+    first = refit_once(PredictionStore(tmp_path), *rows)
+    assert first.name == "refit"
+    assert first.energies_ev_per_atom[10] == pytest.approx(2)
+    assert np.isnan(first.energies_ev_per_atom[0])
+    store = PredictionStore(tmp_path)
+    again = refit_once(store, *rows)
+    assert (store.traffic.found, store.traffic.computed) == (1, 0)
+    np.testing.assert_array_equal(again.energies_ev_per_atom, first.energies_ev_per_atom)
+    monkeypatch.setattr(alignment, "QUANTILE", 0.9)
+    other = refit_once(PredictionStore(tmp_path), *rows)
+    assert other.energies_ev_per_atom[10] == pytest.approx(9)
+    moved = (rows[0] + 1, *rows[1:])
+    assert refit_once(store, *moved).energies_ev_per_atom[10] == pytest.approx(10)

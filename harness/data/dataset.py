@@ -17,6 +17,8 @@ from harness.data.crystals import N_ELEMENTS, Crystals
 from harness.data.elements import reduced_formulas
 from harness.errors import ConfigError, DataError
 
+FEW_ROWS = 2000  # fewer than these take small batches: an epoch is to have some dozens of steps
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
@@ -99,6 +101,11 @@ class Fold:
     def test_rows(self) -> np.ndarray:
         """(m,) int64 positions of every tested row, split after split."""
         return np.concatenate([np.empty(0, np.int64), *(split.test for split in self.splits)])
+
+    @property
+    def trains_on_few(self) -> bool:
+        """Whether a split has so few training rows that settings for many would learn little."""
+        return min((len(split.train) for split in self.splits), default=0) < FEW_ROWS
 
     @property
     def is_cross_fitted(self) -> bool:

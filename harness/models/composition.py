@@ -9,21 +9,24 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
 from harness.models.threads import Each, parts_on_threads
+from harness.models.training.checkpoints import Checkpoint, Checkpoints, put_state
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Generator, Tensor, nn
 
 NAME = "composition-mlp"
 ENGINE = "3"  # raise it when a change here moves a prediction
+CHECKPOINT_SECONDS = 3.0  # so much work is lost at most; an epoch of few rows takes milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,7 @@ class CompositionMLP:
         *,
         device: str = "cpu",
         on_epoch: Callable[[int, float], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> np.ndarray:
         """Train on one set of compositions, predict another.
 
@@ -67,6 +71,7 @@ class CompositionMLP:
             train: (n, 118) element counts, any scale; (m, 118) for ``test``.
             target_ev_per_atom: (n,) finite.
             on_epoch: called with the number of epochs done and the last epoch's training MAE.
+            checkpoints: where to save after epochs, at most every few seconds, and go on from.
         Returns:
             (m,) float64, eV/atom.
         Raises:
@@ -84,7 +89,7 @@ class CompositionMLP:
                 f"target of training row {np.argmin(np.isfinite(target))} is not finite"
             )
         with parts_on_threads(self._n_parts(device)) as each:
-            return self._fit_predict(features, target, query, device, on_epoch, each)
+            return self._fit_predict(features, target, query, device, on_epoch, checkpoints, each)
 
     def _n_parts(self, device: str) -> int:
         """Into how many parts a batch is cut, each on a thread of its own where there are cores.
@@ -100,6 +105,7 @@ class CompositionMLP:
         query: np.ndarray,
         device: str,
         on_epoch: Callable[[int, float], None] | None,
+        checkpoints: Checkpoints | None,
         each: Each,
     ) -> np.ndarray:
         import torch
@@ -112,7 +118,10 @@ class CompositionMLP:
         parameters = list(net.parameters())
         adam = _Adam(parameters)
         n_steps = self.epochs * -(-len(features) // self.batch_rows)
-        for epoch in range(1, self.epochs + 1):
+        state = _State(net, adam, generator)
+        first = 1 if checkpoints is None else 1 + state.resume(checkpoints.last())
+        saved = time.monotonic()
+        for epoch in range(first, self.epochs + 1):
             order = torch.randperm(len(features), generator=generator).to(device)
             total = torch.zeros((), device=device)
             for batch in order.split(self.batch_rows):
@@ -126,6 +135,9 @@ class CompositionMLP:
                 factor, beta1 = one_cycle(adam.steps, n_steps)
                 adam.step(list(gradients), self.learning_rate * factor, beta1)
                 total += loss
+            if checkpoints is not None and time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                checkpoints.save(state.checkpoint(epoch))
+                saved = time.monotonic()
             if on_epoch is not None:
                 on_epoch(epoch, float(total) / len(features) * spread)
         with torch.inference_mode():
@@ -184,6 +196,42 @@ class _Adam:
                 maximize=False,
             )
         self.steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Its moments and counts, by name; they change in place."""
+        kinds = {"mean": self._mean, "square": self._square, "steps": self._steps}
+        return {f"adam {kind} {i}": t for kind, ts in kinds.items() for i, t in enumerate(ts)}
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Everything the next epoch depends on, to be saved and to go on from."""
+
+    net: nn.Module
+    adam: _Adam
+    generator: Generator
+
+    def checkpoint(self, epoch: int) -> Checkpoint:
+        tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors().items()}
+        tensors["generator"] = self.generator.get_state()
+        return Checkpoint(epoch=epoch, tensors=tensors, record={"steps": self.adam.steps})
+
+    def resume(self, found: Checkpoint | None) -> int:
+        """How many epochs are done.
+
+        Raises:
+            ModelError: the checkpoint is of another architecture.
+        """
+        if found is None:
+            return 0
+        tensors: dict[str, Any] = dict(found.tensors)
+        self.generator.set_state(tensors.pop("generator"))
+        put_state(tensors, self._tensors(), "the checkpoint")
+        self.adam.steps = int(found.record["steps"])
+        return found.epoch
+
+    def _tensors(self) -> Mapping[str, Tensor]:
+        return {**self.net.state_dict(), **self.adam.state()}
 
 
 # For sets of some hundred rows: as many steps as make a small network learn them.

@@ -1,6 +1,7 @@
 """Train the composition baseline on a fold's training rows and score its test rows.
 
-Public: run. Trained once for its settings, rows and seed; the store remembers the predictions.
+Public: run. Trained once for its settings, rows and seed; the store remembers the predictions, and
+a training that was killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from harness.data.dataset import Fold, Split
 from harness.errors import DataError
 from harness.models.composition import CompositionMLP
 from harness.models.protocol import Identity
+from harness.models.training.checkpoints import Checkpoints
 from harness.scores import Scored
 from harness.store import MakeProgress, PredictionStore
 
@@ -44,13 +46,14 @@ def run(
     absent = fold.n_claimed - len(rows)
     return Scored(
         model=identities[0].name,
+        subject=identities[0].name,
         dataset=dataset.name,
         ids=dataset.ids[rows],
         formulas=dataset.reduced_formulas()[rows],
         reference_ev_per_atom=dataset.target_ev_per_atom[rows],
         predicted_ev_per_atom=np.concatenate(predicted),
         of=fold.n_claimed,
-        excluded={"not in the data set at hand": absent} if absent else {},
+        absent={"not in the data set at hand": absent} if absent else {},
         inputs=dict(dataset.inputs),
         details={
             "settings": identities[0].settings,
@@ -77,18 +80,28 @@ def _of_split(
             settings={**identity.settings, "device": device},
         )
 
-    def compute() -> dict[str, np.ndarray]:
+    def train(checkpoints: Checkpoints) -> dict[str, np.ndarray]:
         what = f"{identity.name}, seed {config.seed}, epochs"
         tick = progress(what, config.epochs) if progress else None
+        done = 0
+
+        def on_epoch(epoch: int, _: float) -> None:
+            nonlocal done
+            if tick is not None:
+                tick(epoch - done)  # more than one where it goes on from a checkpoint
+            done = epoch
+
         energies = config.fit_predict(
             dataset.compositions[split.train],
             dataset.target_ev_per_atom[split.train],
             dataset.compositions[split.test],
             device=device,
-            on_epoch=lambda *_: tick(1) if tick else None,
+            on_epoch=on_epoch,
+            checkpoints=checkpoints,
         )
+        on_epoch(config.epochs, 0.0)  # also where its last epoch was done before
         return {"e_form_ev_per_atom": energies}
 
     test_sha256 = dataset.composition_sha256(split.test, with_target=False)
-    stored = store.arrays(identity, {"test compositions": test_sha256}, compute)
+    stored = store.trained(identity, {"test compositions": test_sha256}, train)
     return identity, stored["e_form_ev_per_atom"]

@@ -72,6 +72,16 @@ class EnsembleResult:
         """(n,) standard deviation over members of each row's prediction (m - 1 in the divisor)."""
         return np.asarray(self.errors_ev_per_atom.std(axis=0, ddof=1))
 
+    def drawn_together(self, share: float) -> EnsembleResult:
+        """Members that have lost so much of what tells them from the first: how a control plants a
+        fault. At 1 the first is there as often as there are members."""
+        first = self.members[0].predicted_ev_per_atom
+        closer = [
+            member.with_predictions(lambda e: first + (1 - share) * (e - first), model=member.model)
+            for member in self.members
+        ]
+        return run(closer, name=self.mean.model)
+
     def excess(self) -> Measurement:
         """Largest error of the mean above the mean of the members' errors, over rows.
 
@@ -151,7 +161,9 @@ class EnsembleResult:
             of=self.mean.of,
             dataset=self.mean.dataset,
             model=self.mean.model,
+            subject=self.mean.subject,
             excluded=self.mean.excluded,
+            absent=self.mean.absent,
             inputs=self.mean.inputs,
             details={
                 **self.mean.details,
@@ -179,7 +191,7 @@ def run(members: Sequence[Scored], *, name: str | None = None) -> EnsembleResult
     mean = replace(
         first,
         model=name or f"mean of {len(members)} {' and '.join(kinds)}",
-        predicted_ev_per_atom=first.predicted_ev_per_atom,
+        without_group_ev_per_atom=(),
         inputs={key: value for member in members for key, value in member.inputs.items()},
         details={
             "members": [

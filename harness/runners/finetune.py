@@ -1,7 +1,7 @@
 """Train a subject's head, or all of it, on a fold's training rows and score its test rows.
 
-Public: FineTune, FineTuneResult, SplitRun, run, loss_trend, changed_backbone, inversion,
-loss_difference, HEADS, STARTS, FEW_ROWS.
+Public: FineTune, FineTuneResult, SplitRun, run, suited_to, loss_trend, with_losses_growing,
+changed_backbone, inversion, loss_difference, HEADS, STARTS, FEW_ROWS.
 
 How a formation energy comes about. CHGNet predicts total energies: the mean over atoms of its
 readout, plus energies of the elements (AtomRef). By default (`transform="refit-residual"`) the
@@ -16,7 +16,8 @@ for every batch anew. Training more than the readout (`head="readout+last-conv"`
 convolution are features of edges, thirty times as many as atoms.
 
 A run is addressed by its start, settings and rows. Finished runs are stored whole, so a second
-session trains nothing; one that was killed goes on from the last epoch's checkpoint.
+session trains nothing; one that was killed goes on from the last epoch's checkpoint, and one that
+asks for what another is just training waits for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,6 +50,7 @@ from harness.models.training.heads import (
 from harness.models.training.loop import Settings, keep, outputs_of, train
 from harness.models.training.transforms import Rows, Transform
 from harness.scores import Scored
+from harness.statistics import student_t
 from harness.store import MakeProgress, PredictionStore, refit_once, row_digest
 
 if TYPE_CHECKING:
@@ -138,6 +140,19 @@ class FineTune:
 FEW_ROWS = FineTune(batch_structures=16)
 
 
+def suited_to(fold: Fold, *, at_most: int | None, sample: int | None = None) -> FineTune:
+    """Settings for so many training rows as a fold has.
+
+    Args:
+        at_most: training rows in use; None: all.
+        sample: of test rows. Where it cuts them it cuts training rows too, and else nothing.
+    """
+    base = FEW_ROWS if fold.trains_on_few else FineTune()
+    cuts = sample is not None and sample < len(fold.test_rows)
+    limits = [limit for limit in (at_most, sample if cuts else None) if limit is not None]
+    return replace(base, max_train_rows=min(limits, default=None))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitRun:
     """One training, on one split of the fold. Arrays of curves start with epoch 0, the start."""
@@ -183,6 +198,7 @@ class FineTuneResult:
     config: FineTune
     fold: Fold
     identity: Identity  # of the start
+    subject: str  # the name of what was asked to be trained
     runs: tuple[SplitRun, ...]
 
     @property
@@ -216,21 +232,22 @@ class FineTuneResult:
         rows = np.concatenate([r.test_rows for r in self.runs])
         trained = np.concatenate([r.e_form_ev_per_atom for r in self.runs])
         covered = np.isfinite(trained)
-        excluded = dict(Counter(why for run_ in self.runs for why in run_.problems.values()))
-        if left_out := len(self.fold.test_rows) - len(rows):
-            excluded["left out by --sample"] = left_out
-        if absent := self.fold.n_claimed - len(self.fold.test_rows):
-            excluded["not in the data set at hand"] = absent
+        absent = {
+            "left out by --sample": len(self.fold.test_rows) - len(rows),
+            "not in the data set at hand": self.fold.n_claimed - len(self.fold.test_rows),
+        }
         kept = rows[covered]
         return Scored(
             model=name,
+            subject=self.subject,
             dataset=dataset.name,
             ids=dataset.ids[kept],
             formulas=dataset.reduced_formulas()[kept],
             reference_ev_per_atom=dataset.target_ev_per_atom[kept],
             predicted_ev_per_atom=np.concatenate(predicted)[covered],
             of=self.fold.n_claimed,
-            excluded=excluded,
+            excluded=dict(Counter(why for run_ in self.runs for why in run_.problems.values())),
+            absent={reason: n for reason, n in absent.items() if n},
             inputs={**dataset.inputs, self.identity.name: self.identity.weights_sha256},
             details={
                 "config": asdict(self.config),
@@ -285,63 +302,78 @@ def run(
     runs = [
         _split(start, backbone, fold, split, store, config, targets, progress) for split in splits
     ]
-    return FineTuneResult(config=config, fold=fold, identity=start.identity, runs=tuple(runs))
+    return FineTuneResult(
+        config=config,
+        fold=fold,
+        identity=start.identity,
+        subject=model.identity.name,
+        runs=tuple(runs),
+    )
 
 
 def loss_trend(results: Sequence[FineTuneResult]) -> Measurement:
     """Slope of the logarithm of the training loss, per epoch, over trainings that differ by seed.
 
-    Each training's slope is the least-squares line through ln(loss / loss at the start), epoch 0
-    included; the interval is Student's over the trainings.
+    A curve's slope is that of the least-squares line through ln(loss / loss at the start), epoch 0
+    included. The splits of a fold share most of their rows, so a seed counts once, with the mean
+    over its splits; the interval is Student's over the seeds.
 
     Raises:
-        DataError: fewer than two trainings, or a start that leaves no loss.
+        DataError: fewer than two seeds, or a start that leaves no loss.
     """
-    from scipy.stats import t as student
-
-    curves = [run_.train_loss for result in results for run_ in result.runs]
-    if len(curves) < 2 or any(curve[0] <= 0 for curve in curves):
+    curves = [[run_.train_loss for run_ in result.runs] for result in results]
+    if len(curves) < 2 or any(curve[0] <= 0 for of_seed in curves for curve in of_seed):
         raise DataError(
-            f"{len(curves)} trainings: a trend over seeds needs at least two, and losses above 0"
+            f"{len(curves)} seed(s): a trend over seeds needs at least two, and losses above 0"
         )
-    slopes = []
-    for curve in curves:
-        epochs = np.arange(len(curve)) - (len(curve) - 1) / 2
-        fallen = np.log(np.maximum(curve, 1e-12) / curve[0])  # exactly 0 where nothing moves
-        slopes.append(float(epochs @ fallen / (epochs @ epochs)))
-    mean, n = float(np.mean(slopes)), len(slopes)
-    half = float(student.ppf(0.975, n - 1) * np.std(slopes, ddof=1) / n**0.5)
+    slopes = [[_slope(curve) for curve in of_seed] for of_seed in curves]
     first = results[0]
-    n_fitted = sum(len(np.unique(run_.fit_rows)) for run_ in first.runs)
-    n_held = sum(len(run_.validation_rows) for run_ in first.runs)
     of = sum(len(split.train) for split in first.fold.splits)
-    excluded = {
-        "held back for the early stop": n_held,
-        "training rows not drawn, resampled or usable": of - n_fitted - n_held,
-    }
+    drawn, fitted, held = (
+        sum(len(np.unique(getattr(run_, name))) for run_ in first.runs)
+        for name in ("train_rows", "fit_rows", "validation_rows")
+    )
+    if (
+        first.config.bootstrap
+    ):  # a resample leaves rows out, and does not say which it could not use
+        lost, unused = {}, {"not drawn by the resample, or not usable": drawn - fitted - held}
+    else:
+        lost, unused = {"not usable in training": drawn - fitted - held}, {}
+    unused |= {"held back for the early stop": held, "training rows not drawn": of - drawn}
     return Measurement(
         quantity="slope of ln(training loss) per epoch",
-        interval=Interval(
-            estimate=mean,
-            low=mean - half,
-            high=mean + half,
-            n=n,
-            n_clusters=n,
-            method=f"Student's t over {n} trainings",
-        ),
-        scored=n_fitted,
+        interval=student_t(np.mean(slopes, axis=1), unit="seeds"),
+        scored=fitted,
         of=of,
         dataset=first.fold.dataset.name,
         model=first.name,
-        excluded={reason: rows for reason, rows in excluded.items() if rows},
+        subject=first.subject,
+        excluded={reason: rows for reason, rows in lost.items() if rows},
+        absent={reason: rows for reason, rows in unused.items() if rows},
         inputs={**first.fold.dataset.inputs, first.identity.name: first.identity.weights_sha256},
         details={
-            "slopes": slopes,
+            "slopes_of_splits_by_seed": slopes,
             "seeds": [result.config.seed for result in results],
-            "train_loss": [curve.tolist() for curve in curves],
+            "train_loss": [curve.tolist() for of_seed in curves for curve in of_seed],
             "config": asdict(first.config),
         },
     )
+
+
+def _slope(curve: np.ndarray) -> float:
+    """Per epoch, of the line through the logarithm of a loss; exactly 0 where nothing moves."""
+    epochs = np.arange(len(curve)) - (len(curve) - 1) / 2
+    fallen = np.log(np.maximum(curve, 1e-12) / curve[0])
+    return float(epochs @ fallen / (epochs @ epochs))
+
+
+def with_losses_growing(result: FineTuneResult, rate: float) -> FineTuneResult:
+    """The same training with losses that grow by so much an epoch: how a control plants a fault."""
+    runs = tuple(
+        replace(run_, train_loss=run_.train_loss * np.exp(rate * np.arange(len(run_.train_loss))))
+        for run_ in result.runs
+    )
+    return replace(result, runs=runs)
 
 
 def changed_backbone(result: FineTuneResult) -> Measurement:
@@ -362,6 +394,7 @@ def changed_backbone(result: FineTuneResult) -> Measurement:
         of=len(names),
         dataset=result.fold.dataset.name,
         model=result.name,
+        subject=result.subject,
         inputs={result.identity.name: result.identity.weights_sha256},
         details={
             "coverage_counts": "tensors of the network, buffers included",
@@ -375,42 +408,55 @@ def changed_backbone(result: FineTuneResult) -> Measurement:
 
 
 def inversion(result: FineTuneResult, predicted: Scored | None = None) -> Measurement:
-    """Largest deviation, in eV/atom, of the target transform there and back, and of predictions
-    from the inverse of the network's outputs.
+    """Largest deviation, in eV/atom, of targets from their way there and back, and of predictions
+    from energies that the transform turns into the network's outputs.
+
+    Predictions were made with the inverse; here they go through the forward transform, and what it
+    gives is compared with the outputs. The difference is in the transform's units, and counts in
+    eV/atom by the transform's own slope there.
 
     Args:
         predicted: what is offered as formation energies; by default the result's own.
     """
     dataset = result.fold.dataset
-    offered = (result.scored() if predicted is None else predicted).predicted_ev_per_atom
+    own = result.scored()
+    offered = (own if predicted is None else predicted).predicted_ev_per_atom
     if len(offered) == 0:
         raise DataError(f"{result.name} scored no row, so there is no prediction to invert")
-    there_and_back = -np.inf
-    inverted = []
+    there_and_back, apart, begin = 0.0, 0.0, 0
     for run_ in result.runs:
-        kept = np.isfinite(run_.e_form_ev_per_atom)
-        rows, context = run_.test_rows[kept], run_.test_context.take(np.flatnonzero(kept))
-        target = dataset.target_ev_per_atom[rows]
-        returned = run_.transform.invert(run_.transform.apply(target, context), context)
+        kept = np.flatnonzero(np.isfinite(run_.e_form_ev_per_atom))
+        context, forward = run_.test_context.take(kept), run_.transform.apply
+        target = dataset.target_ev_per_atom[run_.test_rows[kept]]
+        returned = run_.transform.invert(forward(target, context), context)
         there_and_back = max(there_and_back, float(np.abs(returned - target).max(initial=0.0)))
-        inverted.append(run_.transform.invert(run_.outputs[kept], context))
-    reported = float(np.abs(offered - np.concatenate(inverted)).max())
-    own = result.scored()
+        energies = offered[begin : begin + len(kept)]
+        slope = (forward(energies + _STEP, context) - forward(energies - _STEP, context)) / (
+            2 * _STEP
+        )
+        difference = (forward(energies, context) - run_.outputs[kept]) / slope
+        apart = max(apart, float(np.abs(difference).max(initial=0.0)))
+        begin += len(kept)
     return Measurement(
         quantity="largest deviation of the inverse transform",
-        interval=Interval.exact(max(there_and_back, reported), n=len(own)),
+        interval=Interval.exact(max(there_and_back, apart), n=len(own)),
         scored=len(own),
         of=own.of,
         dataset=dataset.name,
         model=result.name if predicted is None else predicted.model,
+        subject=result.subject,
         excluded=own.excluded,
+        absent=own.absent,
         inputs=own.inputs,
         details={
             "of_targets_ev_per_atom": there_and_back,
-            "of_predictions_ev_per_atom": reported,
+            "of_predictions_ev_per_atom": apart,
             "transform": result.config.transform,
         },
     )
+
+
+_STEP = 1e-4  # eV/atom, for the slope of a transform
 
 
 def loss_difference(one: FineTuneResult, other: FineTuneResult) -> Measurement:
@@ -437,6 +483,7 @@ def loss_difference(one: FineTuneResult, other: FineTuneResult) -> Measurement:
         of=n_fitted,
         dataset=one.fold.dataset.name,
         model=one.name,
+        subject=one.subject,
         inputs={one.identity.name: one.identity.weights_sha256},
         details={
             "train_mae_ev_per_atom": [run_.train_mae_ev_per_atom.tolist() for run_ in one.runs],
@@ -556,16 +603,11 @@ def _split(
         "training rows": row_digest(hashes[task.train], task.targets[task.train]),
         "test rows": row_digest(hashes[task.test]),
     }
-    key = {"identity": asdict(identity), "inputs": inputs}
-    checkpoints = Checkpoints(
-        folder=store.root / "checkpoints" / row_digest(np.array([json.dumps(key)]))[:16], key=key
-    )
-    stored = store.arrays(
+    stored = store.trained(
         identity,
         inputs,
-        lambda: _train(start, backbone, task, store, config, checkpoints, progress),
+        lambda checkpoints: _train(start, backbone, task, store, config, checkpoints, progress),
     )
-    checkpoints.discard()
     return _restored(stored, task, config)
 
 
@@ -724,10 +766,11 @@ def _problems(
     task: _Task, problems: dict[int, str], transform: Transform, covered: np.ndarray
 ) -> list[str]:
     """Of every test row, why it was not scored, or nothing."""
-    unseen = [row for row in task.test.tolist() if not covered[row] and row not in problems]
+    rows = task.test.tolist()
+    unseen = [row for row in rows if not covered[row] and row not in problems]
     symbols = transform.missing(task.context.compositions[unseen])
     reason = f"no refit reference for {' '.join(symbols)}"
-    return [problems.get(row, reason if row in set(unseen) else "") for row in task.test.tolist()]
+    return [problems.get(row, "" if covered[row] else reason) for row in rows]
 
 
 def _hashes(start: Backbone, trainable: Head | TrainableCHGNet) -> dict[str, str]:

@@ -6,6 +6,7 @@ or targets at hand are not those of the leaderboard, and no other number here me
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -57,13 +58,14 @@ def run(targets: Dataset, peers: PeerPredictions, fold_number: int) -> dict[str,
     return {
         name: Scored(
             model=name,
+            subject=name,
             dataset=targets.name,
             ids=ids,
             formulas=targets.reduced_formulas()[rows],
             reference_ev_per_atom=targets.target_ev_per_atom[rows],
             predicted_ev_per_atom=predictions[at],
             of=fold.n_claimed,
-            excluded={"not in the data set at hand": absent} if absent else {},
+            absent={"not in the data set at hand": absent} if absent else {},
             inputs={**targets.inputs, **peers.inputs},
         )
         for name, predictions in peers.predictions.items()
@@ -77,10 +79,10 @@ def deviation(folds: Sequence[Scored], published: float) -> Measurement:
     """
     maes = [float(np.abs(scored.error_ev_per_atom).mean()) for scored in folds]
     n = sum(len(scored) for scored in folds)
-    excluded: dict[str, int] = {}
+    excluded, absent = Counter[str](), Counter[str]()
     for scored in folds:
-        for reason, rows in scored.excluded.items():
-            excluded[reason] = excluded.get(reason, 0) + rows
+        excluded.update(scored.excluded)
+        absent.update(scored.absent)
     return Measurement(
         quantity="|MAE recomputed - MAE published|",
         interval=Interval.exact(abs(float(np.mean(maes)) - published), n=n),
@@ -88,7 +90,9 @@ def deviation(folds: Sequence[Scored], published: float) -> Measurement:
         of=sum(scored.of for scored in folds),
         dataset=folds[0].dataset,
         model=folds[0].model,
-        excluded=excluded,
+        subject=folds[0].subject,
+        excluded=dict(excluded),
+        absent=dict(absent),
         inputs=folds[0].inputs,
         details={"published": published, "recomputed": float(np.mean(maes)), "mae_of_folds": maes},
     )

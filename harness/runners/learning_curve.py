@@ -8,7 +8,7 @@ was trained once is in the store. A learner too dear for the larger sizes says u
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,14 @@ from harness.claims import Interval, Measurement
 from harness.data.dataset import Dataset, Fold
 from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
-from harness.statistics import STANDARD_ERRORS_RESOLVED, Statistic, bootstrap, largest
+from harness.statistics import (
+    Statistic,
+    bootstrap,
+    largest,
+    log_ratio_of_sums,
+    mean,
+    with_variance,
+)
 from harness.store import MakeProgress, PredictionStore, row_digest
 
 # training positions, tested positions, seed -> (n,) e_form in eV/atom, nan where not scored
@@ -65,9 +72,11 @@ class LearningCurveResult:
     # learner -> (its sizes, draws, n), nan where a draw does not test the row
     errors_ev_per_atom: Mapping[str, np.ndarray]
     of: int
-    excluded: Mapping[str, int]
+    excluded: Mapping[str, int]  # asked for, not scored: reason -> rows
+    absent: Mapping[str, int]  # never asked
     inputs: Mapping[str, str]
     details: Mapping[str, object]
+    subject: str = ""  # what documented verdicts stand under
 
     def sizes_of(self, *names: str) -> tuple[int, ...]:
         """The sizes that all of these learners were trained at."""
@@ -83,7 +92,7 @@ class LearningCurveResult:
         return self._interval(
             np.nanmean(errors, axis=1),
             np.nanmean(errors, axis=0)[None],
-            lambda sums: sums[1] / sums[0],
+            mean,
         )
 
     def ratio(self, size: int, mine: str, other: str) -> Interval:
@@ -96,18 +105,22 @@ class LearningCurveResult:
         log = self._interval(
             np.log(np.nanmean(a, axis=1) / np.nanmean(b, axis=1)),
             np.stack([np.nanmean(a, axis=0), np.nanmean(b, axis=0)]),
-            lambda sums: np.log(sums[1] / sums[2]),
+            log_ratio_of_sums,
         )
         middle, low, high = (float(np.exp(x)) for x in (log.estimate, log.low, log.high))
-        return Interval(
+        return replace(
+            log,
             estimate=middle,
             low=low,
             high=high,
-            n=log.n,
-            n_clusters=log.n_clusters,
-            method=log.method,
             resolution=middle * (log.resolution or 0.0),
+            units=None,
         )
+
+    def with_errors_scaled(self, name: str, factor: float) -> LearningCurveResult:
+        """The same trainings with one learner's errors so many times as large: a planted fault."""
+        errors = {**self.errors_ev_per_atom, name: factor * self.errors_ev_per_atom[name]}
+        return replace(self, errors_ev_per_atom=errors)
 
     def caught_up_at(self, mine: str, other: str) -> int | None:
         """The smallest size from which on ``other`` is not shown to be worse; None: not in range.
@@ -143,7 +156,9 @@ class LearningCurveResult:
             of=self.of,
             dataset=self.dataset,
             model=mine,
+            subject=self.subject,
             excluded=self.excluded,
+            absent=self.absent,
             inputs=self.inputs,
             details={
                 **self.details,
@@ -167,35 +182,28 @@ class LearningCurveResult:
         return np.abs(self.errors_ev_per_atom[name][self.config.sizes.index(size)])
 
     def _interval(self, of_draws: np.ndarray, rows: np.ndarray, statistic: Statistic) -> Interval:
-        """Mean over draws; its variance is that over draws plus that over tested formulas.
+        """Mean over draws; its chance is that of the tested formulas and that of the rows drawn.
 
-        Five draws are too few to resample, so they enter by Student's t with the effective degrees
-        of freedom of the sum of both. Source: F. E. Satterthwaite, Biometrics Bulletin 2, 110
-        (1946).
+        Five draws are too few to resample, so their variance is added with its own degrees of
+        freedom.
+
+        Args:
+            of_draws: (draws,) the quantity in each draw.
+            rows: columns of the statistic, means over draws.
         """
-        from scipy.stats import t
-
         over_rows = bootstrap(rows, self.formulas, statistic)
-        n_draws, n_clusters = len(of_draws), over_rows.n_clusters
-        variances = np.array(
-            [
-                of_draws.var(ddof=1) / n_draws,
-                ((over_rows.resolution or 0.0) / STANDARD_ERRORS_RESOLVED) ** 2,
-            ]
+        moved = float(of_draws.mean()) - over_rows.estimate  # a mean of ratios is no ratio of means
+        centred = replace(
+            over_rows,
+            estimate=over_rows.estimate + moved,
+            low=over_rows.low + moved,
+            high=over_rows.high + moved,
+            units=None,
         )
-        total = float(variances.sum())
-        freedom = np.array([n_draws - 1, n_clusters - 1])
-        effective = total**2 / float((variances**2 / freedom).sum()) if total > 0 else 1.0
-        estimate = float(of_draws.mean())
-        half = float(t.ppf(0.975, effective)) * total**0.5
-        return Interval(
-            estimate=estimate,
-            low=estimate - half,
-            high=estimate + half,
-            n=over_rows.n,
-            n_clusters=n_clusters,
-            method=f"Student's t over {n_draws} draws and {n_clusters} reduced formulas",
-            resolution=STANDARD_ERRORS_RESOLVED * total**0.5,
+        n_draws = len(of_draws)
+        variance = float(of_draws.var(ddof=1)) / n_draws
+        return with_variance(
+            centred, variance, n_draws - 1, source=f"{n_draws} draws of the training rows"
         )
 
 
@@ -205,12 +213,16 @@ def run(
     store: PredictionStore,
     config: LearningCurve = LearningCurve(),
     progress: MakeProgress | None = None,
+    *,
+    subject: str = "",
 ) -> LearningCurveResult:
     """Train every learner on every draw of every size and test it on one sample of test rows.
 
     Within a draw the larger training sets hold the smaller ones. Of a cross-fitted fold, draw k
     trains and tests on split k, and begins again after the last.
 
+    Args:
+        subject: whose claims the comparison is, by the name documented verdicts stand under.
     Raises:
         ConfigError: two learners share a name, or none goes up to the smallest size.
         DataError: a split has fewer training rows than the largest size asks for, or a learner
@@ -244,9 +256,12 @@ def run(
     for draw, (_, test) in enumerate(draws):
         asked[draw, test] = True
     keep = asked.any(axis=0)
+    absent = {
+        "tested in no draw": int((~keep).sum()),
+        "not in the sample of test rows": len(fold.test_rows) - len(tested),
+        "not in the data set at hand": fold.n_claimed - len(fold.test_rows),
+    }
     excluded = {}
-    if untested := int((~keep).sum()):
-        excluded["tested in no draw"] = untested
     for name, found in errors.items():
         scored = (np.isfinite(found) | ~asked).all(axis=(0, 1))
         if lost := int((keep & ~scored).sum()):
@@ -257,10 +272,6 @@ def run(
             f"no tested row of fold {fold.number} of {dataset.name} is predicted by all of "
             f"{', '.join(names)}: {excluded}. Leave out the learner that predicts none."
         )
-    if left_out := len(fold.test_rows) - len(tested):
-        excluded["not in the sample of test rows"] = left_out
-    if absent := fold.n_claimed - len(fold.test_rows):
-        excluded["not in the data set at hand"] = absent
     rows = tested[keep]
     return LearningCurveResult(
         config=config,
@@ -270,6 +281,8 @@ def run(
         errors_ev_per_atom={name: found[:, :, keep] for name, found in errors.items()},
         of=fold.n_claimed,
         excluded=excluded,
+        absent={reason: rows for reason, rows in absent.items() if rows},
+        subject=subject,
         inputs={
             **dataset.inputs,
             **{learner.name: learner.identity.weights_sha256 for learner in learners},

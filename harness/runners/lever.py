@@ -107,7 +107,9 @@ class LeverResult:
             of=first.of,
             dataset=first.dataset,
             model=self.levered.model,
+            subject=self.levered.subject,
             excluded=first.excluded,
+            absent=first.absent,
             inputs=first.inputs,
             details={
                 "lever": dict(self.lever.change),

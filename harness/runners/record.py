@@ -24,6 +24,8 @@ from harness.errors import DataError, NotAvailable
 from harness.scores import Scored
 
 TASK = "matbench_mp_e_form"
+SUBJECT = "matbench record"  # what claims about a record are about, whoever predicted
+FILLER = "mean of the training targets"
 TOLERANCE_EV_PER_ATOM = 1e-9  # JSON keeps doubles to the last bit; the scores are sums of them
 
 
@@ -32,13 +34,13 @@ def mean_of_training_targets(targets: Dataset, fold_number: int) -> Scored:
     fold = targets.fold(fold_number)
     rows, train = fold.test_rows, fold.train.target_ev_per_atom
     return Scored(
-        model="mean of the training targets",
+        model=FILLER,
         dataset=targets.name,
         ids=targets.ids[rows],
         formulas=targets.reduced_formulas()[rows],
         reference_ev_per_atom=targets.target_ev_per_atom[rows],
         predicted_ev_per_atom=np.full(len(rows), train.mean()),
-        of=fold.n_claimed,
+        of=len(rows),
         inputs=targets.inputs,
     )
 
@@ -168,14 +170,16 @@ class Record:
                         "matbench_ev_per_atom": matbench,
                     }
                 )
-        some = ran[min(ran)]
+        subjects = [scored for scored in ran.values() if scored.model != FILLER]
+        some, *others = subjects or ran.values()
         return Measurement(
             quantity="recorded values that are not the labelled subject's",
             interval=Interval.exact(float(wrong_rows + wrong_scores), n=n),
             scored=n,
             of=n,
             dataset=some.dataset,
-            model=some.model,
+            model=" and ".join(dict.fromkeys(s.model for s in (some, *others))),
+            subject=SUBJECT,
             inputs=some.inputs,
             details={
                 "labels": {f"fold {number}": self.folds[number].label for number in ran},

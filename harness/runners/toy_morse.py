@@ -8,7 +8,7 @@ draws the other curve, the points and the noise anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -57,13 +57,17 @@ class ToyMorseResult:
     def rmse(self, size: int, anchor: str) -> Interval:
         """Root mean square error in eV, geometric mean over trials, with its interval over them."""
         log = np.log(self.rmse_ev[anchor][self.config.sizes.index(size)])
-        return bootstrap(log, np.arange(len(log)), geometric_mean)
+        return bootstrap(log, np.arange(len(log)), geometric_mean, unit="trials")
 
     def ratio(self, size: int, mine: str = "pretrained", other: str = "scratch") -> Interval:
         """Geometric mean over trials of the ratio of two errors, with its interval over trials."""
         at = self.config.sizes.index(size)
         log_ratio = np.log(self.rmse_ev[mine][at] / self.rmse_ev[other][at])
-        return bootstrap(log_ratio, np.arange(len(log_ratio)), geometric_mean)
+        return bootstrap(log_ratio, np.arange(len(log_ratio)), geometric_mean, unit="trials")
+
+    def with_errors_scaled(self, anchor: str, factor: float) -> ToyMorseResult:
+        """The same trials with one anchor's errors so many times as large: a planted fault."""
+        return replace(self, rmse_ev={**self.rmse_ev, anchor: factor * self.rmse_ev[anchor]})
 
     def caught_up_at(self, mine: str = "pretrained", other: str = "scratch") -> int | None:
         """The smallest size from which on the other is not shown to be worse; None: not in range.
@@ -96,6 +100,7 @@ class ToyMorseResult:
             of=self.config.n_trials,
             dataset="two Morse curves",
             model=f"ridge, {mine}",
+            subject="toy",
             details={
                 "config": asdict(self.config),
                 "ratios": [

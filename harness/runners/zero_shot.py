@@ -1,7 +1,10 @@
 """Score a potential that was never trained on the targets, under each declared alignment.
 
-Public: ZeroShot, ZeroShotResult, run, own_references, on_own_dft. The energies come from the store
-or are computed into it; the refit sees training rows only.
+Public: ZeroShot, ZeroShotResult, run, own_references. The energies come from the store or are
+computed into it; the refit sees training rows only.
+
+Which rows it saw moves what is measured on others. So it is repeated with one group of training
+formulas left out, group after group, and every measurement carries the variance that this shows.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ class ZeroShot:
     """How much is scored, and on how many rows the refit may look."""
 
     refit_rows: int = 4000
-    sample: int | None = None  # at most this many test rows (and refit rows); None: all
+    # At most this many test rows, and where that cuts them, refit rows; None: all
+    sample: int | None = None
+    refit_groups: int = 10  # of training formulas, each left out of a refit once; 0: its error is 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -35,6 +40,8 @@ class ZeroShot:
             raise ConfigError(
                 f"{self}: a refit needs at least one row and an interval at least two test rows"
             )
+        if self.refit_groups < 0 or self.refit_groups == 1:
+            raise ConfigError(f"{self}: leave out two groups at least, or 0 for none")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +57,7 @@ class ZeroShotResult:
     owner: np.ndarray  # (n,) which split tested the row
     details: Mapping[str, object]
     unavailable: Mapping[str, str]  # alignment -> why there is none
+    refits_without_group: tuple[tuple[References, ...], ...] = ()  # one a split, for each group
 
     def scored(self, alignment: str) -> Scored:
         """Formation energies under one alignment; `none` leaves total energies as they are.
@@ -60,28 +68,22 @@ class ZeroShotResult:
         if alignment in self.unavailable:
             raise NotAvailable(self.unavailable[alignment])
         dataset = self.fold.dataset
-        compositions = dataset.compositions[self.rows]
-        aligned = np.full(len(self.rows), np.nan)
-        missing: set[int] = set()
-        for split, references in enumerate(self._references(alignment)):
-            mine = self.owner == split
-            aligned[mine] = references.formation_energies(
-                self.total.energy[mine], compositions[mine]
-            )
-            missing.update(references.missing(compositions[mine & self.total.scored]))
+        references = self._references(alignment)
+        aligned = self._aligned(references)
         excluded = dict(Counter(self.total.problems.values()))
         covered = np.isfinite(aligned)
         if unseen := int((self.total.scored & ~covered).sum()):
-            names = " ".join(SYMBOLS[z - 1] for z in sorted(missing))
+            names = " ".join(SYMBOLS[z - 1] for z in self._missing(references))
             excluded[f"no {alignment} reference for {names}"] = unseen
-        sampled_out = len(self.fold.test_rows) - len(self.rows)
-        if sampled_out:
-            excluded["left out by --sample"] = sampled_out
-        if absent := self.fold.n_claimed - len(self.fold.test_rows):
-            excluded["not in the data set at hand"] = absent
+        absent = {
+            "left out by --sample": len(self.fold.test_rows) - len(self.rows),
+            "not in the data set at hand": self.fold.n_claimed - len(self.fold.test_rows),
+        }
+        without = self.refits_without_group if alignment == "refit" else ()
         rows = self.rows[covered]
         return Scored(
             model=f"{self.identity.name} ({alignment})",
+            subject=self.identity.name,
             dataset=dataset.name,
             ids=dataset.ids[rows],
             formulas=dataset.reduced_formulas()[rows],
@@ -89,13 +91,33 @@ class ZeroShotResult:
             predicted_ev_per_atom=aligned[covered],
             of=self.fold.n_claimed,
             excluded=excluded,
+            absent={reason: n for reason, n in absent.items() if n},
             inputs={
                 **dataset.inputs,
-                **self._references(alignment)[0].inputs,
+                **references[0].inputs,
                 self.identity.name: self.identity.weights_sha256,
             },
             details={**self.details, "alignment": alignment},
+            without_group_ev_per_atom=tuple(self._aligned(refits)[covered] for refits in without),
         )
+
+    def _aligned(self, references: tuple[References, ...]) -> np.ndarray:
+        """(n,) formation energies by the references of each split; nan where there is none."""
+        compositions = self.fold.dataset.compositions[self.rows]
+        aligned = np.full(len(self.rows), np.nan)
+        for split, of_split in enumerate(references):
+            mine = self.owner == split
+            aligned[mine] = of_split.formation_energies(self.total.energy[mine], compositions[mine])
+        return aligned
+
+    def _missing(self, references: tuple[References, ...]) -> list[int]:
+        """Atomic numbers that scored rows hold and the references of their split do not."""
+        compositions = self.fold.dataset.compositions[self.rows]
+        missing: set[int] = set()
+        for split, of_split in enumerate(references):
+            mine = (self.owner == split) & self.total.scored
+            missing.update(of_split.missing(compositions[mine]))
+        return sorted(missing)
 
     def _references(self, alignment: str) -> tuple[References, ...]:
         if alignment == "none":
@@ -125,7 +147,9 @@ def run(
     rows = _at_most(fold.test_rows, config.sample, draw)
     if len(rows) == 0:
         raise DataError(f"fold {fold.number} of {dataset.name} has no test rows; take another fold")
-    limit = min(config.refit_rows, config.sample or config.refit_rows)
+    limit = config.refit_rows
+    if config.sample is not None and config.sample < len(fold.test_rows):
+        limit = min(limit, config.sample)
     training = [_at_most(split.train, limit, draw) for split in fold.splits]
     if empty := [i for i, train in enumerate(training) if len(train) == 0]:
         raise DataError(
@@ -137,18 +161,27 @@ def run(
     needed = np.unique(np.concatenate([rows, *training]))
     tick = progress(f"{model.identity.name} energies", len(needed)) if progress else None
     predicted = store.energies(model, dataset.require_crystals()[needed], tick)
-    fitted = []
-    for train in training:
-        at = np.searchsorted(needed, train)
-        use = predicted.scored[at]
-        fitted.append(
-            refit_once(
-                store,
-                predicted.energy[at][use],
-                dataset.target_ev_per_atom[train][use],
-                dataset.compositions[train][use],
-            )
+    total = np.full(len(dataset), np.nan)
+    total[needed] = predicted.energy
+
+    usable = [train[np.isfinite(total[train])] for train in training]
+
+    def fit(rows: np.ndarray) -> References:
+        return refit_once(
+            store, total[rows], dataset.target_ev_per_atom[rows], dataset.compositions[rows]
         )
+
+    fitted = tuple(fit(rows) for rows in usable)
+    group = _group_of_rows(dataset.reduced_formulas(), config)
+
+    def fit_without(left_out: int, rows: np.ndarray, whole: References) -> References:
+        kept = rows[group[rows] != left_out]
+        return _completed(fit(kept), whole) if len(kept) else whole
+
+    without = tuple(
+        tuple(fit_without(g, rows, whole) for rows, whole in zip(usable, fitted, strict=True))
+        for g in range(config.refit_groups)
+    )
     at = np.searchsorted(needed, rows)
     problems = {
         i: predicted.problems[j] for i, j in enumerate(at.tolist()) if j in predicted.problems
@@ -163,7 +196,7 @@ def run(
         identity=model.identity,
         rows=rows,
         total=Prediction(energy=predicted.energy[at], problems=problems),
-        references={**fixed, "refit": tuple(fitted)},
+        references={**fixed, "refit": fitted},
         owner=owner[rows],
         details={
             "config": asdict(config),
@@ -171,6 +204,25 @@ def run(
             "weights_sha256": model.identity.weights_sha256,
         },
         unavailable={k: str(v) for k, v in references.items() if isinstance(v, NotAvailable)},
+        refits_without_group=without,
+    )
+
+
+def _group_of_rows(formulas: np.ndarray, config: ZeroShot) -> np.ndarray:
+    """(n,) the group a row is left out with; rows of one formula go together."""
+    if not config.refit_groups:
+        return np.zeros(len(formulas), dtype=np.int64)
+    _, owner = np.unique(formulas, return_inverse=True)
+    order = np.random.default_rng(config.seed).permutation(owner.max(initial=-1) + 1)
+    return np.asarray(order % config.refit_groups)[owner]
+
+
+def _completed(references: References, whole: References) -> References:
+    """With the energies of elements that only the left-out rows hold: those cannot be moved."""
+    known = references.energies_ev_per_atom
+    return References(
+        name=references.name,
+        energies_ev_per_atom=np.where(np.isnan(known), whole.energies_ev_per_atom, known),
     )
 
 
