@@ -117,11 +117,28 @@ def test_force_parity_draws_every_component_on_equal_axes(pair, slope):
     np.testing.assert_allclose(line.y, slope * np.array(line.x), atol=1e-9)
 
 
-def test_slope_curves_show_each_crystal_and_the_pooled_interval():
-    each = {"MgO": [(0.05, 0.8), (0.4, 1.1)], "<i>Si": [(0.05, 0.5), (0.1, 0.6)]}
-    pooled = [(0.05, 0.7, 0.6, 0.8), (0.4, 1.0, 0.9, 1.2)]
-    figure = slope_curves(each, pooled, bound=0.95)
+def test_the_line_of_a_parity_says_what_its_slope_is_of():
+    given = {"slope": (0.5, 0.25, 0.75), "names": ["Si", "Si", "<b>C"]}
+    plain = force_parity([1.0, 2.0, -3.0], [0.5, 1.0, -1.5], **given)
+    assert plain.data[2].name == "slope 0.500 [0.250, 0.750]"
+    said = force_parity(
+        [1.0, 2.0, -3.0], [0.5, 1.0, -1.5], **given, slope_of="mean slope of <i>crystals"
+    )
+    assert said.data[2].name == "mean slope of &lt;i&gt;crystals 0.500 [0.250, 0.750]"
+    assert said.layout.annotations[0].text == "n = 3 components of 2 crystals"
+    assert list(said.data[0].text) == ["Si", "Si", "&lt;b&gt;C"]
+
+
+def test_slope_curves_show_each_crystal_and_the_mean_with_its_interval():
+    each = {"MgO": [(0.4, 1.1), (0.05, 0.8)], "<i>Si": [(0.05, 0.5), (0.1, 0.6)]}
+    means = [(0.4, 1.0, 0.9, 1.2), (0.05, 0.7, 0.6, 0.8)]
+    figure = slope_curves(each, means, bound=0.95)
     bold = figure.data[-1]
+    assert bold.name == "mean over crystals, 95 % interval"
+    assert bold.hovertemplate.startswith("mean over crystals")
+    assert tuple(bold.x) == (0.05, 0.4)
+    assert tuple(bold.y) == (0.7, 1.0)
+    assert tuple(bold.text) == ("0.700 [0.600, 0.800]", "1.000 [0.900, 1.200]")
     np.testing.assert_allclose(np.array(bold.y) + bold.error_y.array, [0.8, 1.2])
     np.testing.assert_allclose(np.array(bold.y) - bold.error_y.arrayminus, [0.6, 0.9])
     assert tuple(figure.data[0].y) == (0.8, 1.1)
@@ -143,18 +160,34 @@ def test_many_crystals_are_not_named_on_one_another():
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "says"),
     [
-        lambda: equations_of_state([], near=(0.9, 1.1)),
-        lambda: equations_of_state([("x", [1, 2], [0, 1], [0])], near=(0.9, 1.1)),
-        lambda: force_parity([], [], slope=(1, 1, 1), names=[]),
-        lambda: force_parity([1.0], [1.0, 2.0], slope=(1, 1, 1), names=["a"]),
-        lambda: slope_curves({}, [(0.1, 1, 1, 1)]),
-        lambda: slope_curves({"a": [(0.1, 1)]}, []),
-        lambda: slope_curves({"a": [(0.1, 1)]}, [(0.1, 1, 1.2, 1.3)]),
-        lambda: slope_curves({"a": [(0.1, np.nan)]}, [(0.1, 1, 1, 1)]),
+        (lambda: equations_of_state([], near=(0.9, 1.1)), None),
+        (lambda: equations_of_state([("x", [1, 2], [0, 1], [0])], near=(0.9, 1.1)), None),
+        (lambda: force_parity([], [], slope=(1, 1, 1), names=[]), r"reference has shape \(0,\)"),
+        (
+            lambda: force_parity([1.0], [1.0, 2.0], slope=(1, 1, 1), names=["a"]),
+            "1 reference values, 2 predicted, 1 names",
+        ),
+        (
+            lambda: force_parity([1.0], [1.0], slope=(1, 1, 1), names=["a", "b"]),
+            "1 reference values, 1 predicted, 2 names",
+        ),
+        (lambda: slope_curves({}, [(0.1, 1, 1, 1)]), "at least one crystal and one mean"),
+        (lambda: slope_curves({"a": [(0.1, 1)]}, []), "at least one crystal and one mean"),
+        (lambda: slope_curves({"a": []}, [(0.1, 1, 1, 1)]), "at least one crystal and one mean"),
+        (
+            lambda: slope_curves({"a": [(0.1, 1)]}, [(0.1, 1, 1.2, 1.3)]),
+            r"means: 1.2 <= 1.0 <= 1.3 does not hold",
+        ),
+        (
+            lambda: slope_curves({"a": [(0.1, 1)]}, [(0.1, 1.4, 1.2, 1.3)]),
+            r"means: 1.2 <= 1.4 <= 1.3 does not hold",
+        ),
+        (lambda: slope_curves({"a": [(0.1, np.nan)]}, [(0.1, 1, 1, 1)]), "not finite"),
+        (lambda: slope_curves({"a": [(0.1, 1)]}, [(0.1, np.nan, 1, 1)]), "not finite"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(call):
-    with pytest.raises(DataError):
+def test_what_cannot_be_drawn_is_refused(call, says):
+    with pytest.raises(DataError, match=says):
         call()

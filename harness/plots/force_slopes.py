@@ -23,6 +23,7 @@ def force_parity(
     *,
     slope: tuple[float, float, float],
     names: Sequence[str],
+    slope_of: str = "slope",
     unit: str = "eV/Å",
     title: str = "",
 ) -> Figure:
@@ -33,7 +34,7 @@ def force_parity(
 
     Args:
         reference, predicted: (n,) finite, in ``unit``.
-        slope: (estimate, low, high) of the line, from a runner.
+        slope: (estimate, low, high) of the line, from a runner; ``slope_of`` says of what.
         names: (n,) what hovering shows.
     Raises:
         DataError: lengths differ, no rows, or a value is not finite.
@@ -74,7 +75,7 @@ def force_parity(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": f"slope {estimate:.3f} [{low:.3f}, {high:.3f}]",
+                "name": f"{style.text(slope_of)} {estimate:.3f} [{low:.3f}, {high:.3f}]",
                 "x": [-reach, reach],
                 "y": [-reach * estimate, reach * estimate],
                 "line": {"color": style.ACCENT, "width": 2, "dash": "dash"},
@@ -114,29 +115,29 @@ def force_parity(
 
 def slope_curves(
     each: Mapping[str, Sequence[tuple[float, float]]],
-    pooled: Sequence[Point],
+    means: Sequence[Point],
     *,
     bound: float | None = None,
     x_label: str = "rms displacement (Å)",
     y_label: str = "force slope, predicted over reference",
     title: str = "",
 ) -> Figure:
-    """A ratio to the reference against displacement or volume: a thin line a crystal, all bold.
+    """A ratio to the reference against displacement or volume: a line a crystal, their mean bold.
 
     Args:
         each: crystal -> (x, ratio), at least one point each.
-        pooled: (x, estimate, low, high) of all crystals together, from a runner.
+        means: (x, estimate, low, high) over crystals, from a runner.
         bound: a dashed line across.
     Raises:
         DataError: nothing to draw, a value is not finite, or low <= estimate <= high fails.
     """
-    if not each or not pooled or not all(len(points) for points in each.values()):
-        raise DataError("no slopes to draw; give at least one crystal and one pooled point")
-    for point in pooled:
-        _, estimate, low, high = style.column(point, "pooled: x, estimate, low, high")
+    if not each or not means or not all(len(points) for points in each.values()):
+        raise DataError("no slopes to draw; give at least one crystal and one mean")
+    for point in means:
+        _, estimate, low, high = style.column(point, "means: x, estimate, low, high")
         if not low <= estimate <= high:
-            raise DataError(f"pooled: {low} <= {estimate} <= {high} does not hold")
-    ordered = sorted(pooled)
+            raise DataError(f"means: {low} <= {estimate} <= {high} does not hold")
+    ordered = sorted(means)
     places = sorted({x for points in each.values() for x, _ in points} | {p[0] for p in ordered})
     traces: list[dict[str, Any]] = []
     ends: list[tuple[str, float, float]] = []
@@ -162,7 +163,7 @@ def slope_curves(
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": "all crystals, 95 % interval",
+            "name": "mean over crystals, 95 % interval",
             "x": [x for x, *_ in ordered],
             "y": [estimate for _, estimate, _, _ in ordered],
             "error_y": {
@@ -177,7 +178,7 @@ def slope_curves(
             "line": {"color": style.SUBJECT, "width": 2.6},
             "marker": {"size": 10, "symbol": "diamond"},
             "text": [f"{e:.3f} [{low:.3f}, {high:.3f}]" for _, e, low, high in ordered],
-            "hovertemplate": "all crystals<br>%{x:g}: %{text}<extra></extra>",
+            "hovertemplate": "mean over crystals<br>%{x:g}: %{text}<extra></extra>",
         }
     )
     values = [y for points in each.values() for _, y in points]

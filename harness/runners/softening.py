@@ -3,6 +3,11 @@
 Public: Softening, Curve, Curves, curves, Displaced, Forces, forces. Energies are compared as
 differences along one curve, so neither the reference state of the DFT nor any correction that
 depends on composition alone (MP2020's, say) plays a part.
+
+Every crystal has the same weight. Pooled over force components, a crystal counts by the square of
+its forces: of seventeen crystals five would decide, the stiff ones, in which potentials are softer
+than in others, and no interval of so few reaches its level. Pooled slopes stand in the details,
+with the number of crystals that would count as much if all counted alike.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -28,9 +33,17 @@ from harness.data.dft import (
     Rattled,
     birch_murnaghan,
 )
-from harness.errors import ConfigError, DataError, NotAvailable
+from harness.errors import CannotResolve, ConfigError, DataError
 from harness.models.protocol import Identity, Model, Prediction
-from harness.statistics import bootstrap, geometric_mean, mean, ratio_of_sums
+from harness.statistics import (
+    Statistic,
+    bootstrap,
+    geometric_mean,
+    mean,
+    median,
+    ratio_of_ratios,
+    ratio_of_sums,
+)
 from harness.store import MakeProgress, PredictionStore
 
 REFERENCE = "PBE, not spin-polarised, no +U, no energy correction; fixtures/dft/README.md"
@@ -41,6 +54,11 @@ _ORIGINS = {
     "v0": "the same geometries, energies relative to those at V0",
     "minimum": "energies and volumes relative to each method's own minimum",
 }
+_SAME_VOLUME = 1e-6  # of V/V0
+_FEWEST_POINTS = 5  # that a bulk modulus is fitted to
+_TRIMMED = 0.1  # of the crystals at either end, in a trimmed mean
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +105,24 @@ class Curve:
     volumes_ang3_per_atom: np.ndarray  # (k,)
     dft_ev_per_atom: np.ndarray  # (k,) zero at V0
     model_ev_per_atom: np.ndarray  # (k,) zero at V0; nan where the subject gave no energy
-    problems: Mapping[float, str] = field(default_factory=dict)  # V/V0 -> why
+    problems: Mapping[int, str] = field(default_factory=dict)  # point of the curve -> why
     # (k,) the subject's above its fitted minimum, at volumes as far from that minimum's, by their
     # ratio, as the DFT's volumes are from the DFT minimum's; None where it was not asked
     model_about_minimum_ev_per_atom: np.ndarray | None = None
-    problems_about_minimum: Mapping[float, str] = field(default_factory=dict)
+    problems_about_minimum: Mapping[int, str] = field(default_factory=dict)
     energy_at_v0_ev_per_atom: float = 0.0  # the subject's own, taken off
 
     def at(self, volumes: Sequence[float]) -> np.ndarray:
-        """(m,) positions of these V/V0 in the curve."""
-        return np.array([int(np.argmin(np.abs(self.v_over_v0 - v))) for v in volumes])
+        """(m,) positions of the points nearest to these V/V0."""
+        return np.array([int(np.argmin(np.abs(self.v_over_v0 - v))) for v in volumes], dtype=int)
 
-    def missing(self, volumes: Sequence[float], origin: Origin = "v0") -> str:
-        """Why the curve cannot be used at these V/V0; empty if it can."""
-        absent = [v for v in volumes if np.abs(self.v_over_v0 - v).min() > 1e-6]
-        if absent:
-            return f"the DFT set has no energy at {absent[0]:g} V0"
+    def lacking(self, volumes: Sequence[float]) -> str:
+        """What the DFT set lacks at these V/V0, whatever the subject; empty if nothing."""
+        absent = [v for v in volumes if np.abs(self.v_over_v0 - v).min() > _SAME_VOLUME]
+        return f"the DFT set has no energy at {absent[0]:g} V0" if absent else ""
+
+    def failing(self, volumes: Sequence[float], origin: Origin = "v0") -> str:
+        """Why the subject has no energies at these points of the curve; empty if it has."""
         problems = self.problems
         if origin == "minimum":
             if why := self.without_minimum():
@@ -110,7 +130,11 @@ class Curve:
             if self.model_about_minimum_ev_per_atom is None:
                 return "the subject was not asked about its own minimum"
             problems = self.problems_about_minimum
-        return next((problems[v] for v in volumes if v in problems), "")
+        return next((problems[i] for i in self.at(volumes).tolist() if i in problems), "")
+
+    def missing(self, volumes: Sequence[float], origin: Origin = "v0") -> str:
+        """Why the curve cannot be used at these V/V0, on either side; empty if it can."""
+        return self.lacking(volumes) or self.failing(volumes, origin)
 
     @cached_property
     def near_volumes(self) -> list[float]:
@@ -137,7 +161,7 @@ class Curve:
 
     def without_minimum(self) -> str:
         """Why the subject's curve has no fitted minimum; empty if it has."""
-        if why := self.missing(self.near_volumes):
+        if why := self.failing(self.near_volumes):
             return why
         try:
             self.model_minimum  # noqa: B018
@@ -163,12 +187,17 @@ class Curves:
 
     config: Softening
     model: str
+    subject: str  # the model's name, also where a fault was planted in its predictions
     curves: tuple[Curve, ...]
-    dropped: Mapping[str, str]  # crystal -> why
+    dropped: Mapping[str, str]  # crystal -> why the subject has no curve of it
+    set_aside: Mapping[str, str]  # crystal -> why nobody was asked about it
     inputs: Mapping[str, str]
 
     def with_model(self, change: Callable[[Curve], np.ndarray], *, name: str) -> Curves:
-        """The same crystals with another subject, made from each curve: (k,) eV/atom, any zero."""
+        """The same crystals with another subject, made from each curve: (k,) eV/atom, any zero.
+
+        Points that the subject could not be asked at stay so.
+        """
         return replace(
             self,
             model=name,
@@ -176,12 +205,19 @@ class Curves:
                 replace(
                     curve,
                     model_ev_per_atom=changed - changed[curve.at([1.0])[0]],
-                    problems={},
                     model_about_minimum_ev_per_atom=None,
+                    problems_about_minimum={},
                 )
                 for curve in self.curves
                 for changed in [np.asarray(change(curve), np.float64)]
             ),
+        )
+
+    def stiffened(self, share: float) -> Curves:
+        """With this share of DFT's rise added to the subject's own: its ratio is larger by it."""
+        return self.with_model(
+            lambda curve: curve.model_ev_per_atom + share * curve.dft_ev_per_atom,
+            name=f"{self.model} and {share:+.3g} of DFT's rise",
         )
 
     def one_per_prototype(self, n: int) -> list[Curve]:
@@ -194,31 +230,29 @@ class Curves:
         return [self.curves[i] for _, i in sorted(order)[:n]]
 
     def error_ratio(self, origin: Origin) -> Measurement:
-        """Mean absolute error of E(V) far from V0 over that near it, pooled over crystals.
+        """Mean absolute error of E(V) far from V0 over that near it, of sums over crystals.
 
         The floor of the configuration is applied to each crystal's error near V0. Beside it stands
         what a subject with one relative error everywhere would score, from the DFT curves alone.
         """
         config = self.config
         volumes = (*config.near, *config.far)
-        used, excluded = self._sorted(lambda curve: curve.missing(volumes, origin))
-        rows = [self._far_and_near(curve, origin) for curve in used]
+        used = self._sorted(
+            lambda curve: curve.lacking(volumes), lambda curve: curve.failing(volumes, origin)
+        )
+        rows = [self._far_and_near(curve, origin) for curve in used.items]
         far, near, far_rise, near_rise = np.array(rows).T.reshape(4, -1)
         floored = np.maximum(near, config.near_floor_ev_per_atom)
-        columns = np.stack([floored, far, near_rise, far_rise])
-        names = [curve.crystal for curve in used]
+        names = [curve.crystal for curve in used.items]
 
-        def interval(statistic: Callable[[np.ndarray], np.ndarray]) -> Interval:
-            return _over_crystals(columns, names, statistic)
+        def interval(statistic: Statistic, *columns: np.ndarray) -> Interval:
+            return _over_crystals(np.stack(columns), names, statistic)
 
-        null = interval(lambda sums: sums[4] / sums[3])
-        over_null = interval(lambda sums: (sums[2] / sums[1]) / (sums[4] / sums[3]))
         ratios = far / floored
         return self._measurement(
             "error of E(V) far from V0 over error near it",
-            interval(lambda sums: sums[2] / sums[1]),
-            len(used),
-            excluded,
+            interval(ratio_of_sums, far, floored),
+            used,
             {
                 "origin": _ORIGINS[origin],
                 "near": list(config.near),
@@ -226,9 +260,13 @@ class Curves:
                 "near_floor_mev_per_atom": 1e3 * config.near_floor_ev_per_atom,
                 "error_near_mev_per_atom": _round(1e3 * near.mean()),
                 "error_far_mev_per_atom": _round(1e3 * far.mean()),
-                "null_of_constant_relative_error": _ends(null),
-                "ratio_over_null": _ends(over_null),
-                "median_of_crystals": _round(np.median(ratios)),
+                "null_of_constant_relative_error": _ends(
+                    interval(ratio_of_sums, far_rise, near_rise)
+                ),
+                "ratio_over_null": _ends(
+                    interval(ratio_of_ratios, far, floored, far_rise, near_rise)
+                ),
+                "median": _ends(median(ratios, unit="crystals")),
                 "crystals_above_10": int((ratios > 10).sum()),
                 "crystals": [
                     {
@@ -251,30 +289,28 @@ class Curves:
         return [float(size[part].mean()) for size in sizes for part in parts]
 
     def bulk_modulus_ratio(self) -> Measurement:
-        """Bulk modulus at the subject's minimum over DFT's at DFT's, mean over crystals."""
+        """Bulk modulus at the subject's minimum over DFT's at DFT's, mean over crystals.
 
-        def unusable(curve: Curve) -> str:
-            few = len(curve.near_volumes) < 5
-            return "fewer than five points near V0" if few else curve.without_minimum()
+        What a crystal that is far too stiff moves less stands beside: the geometric mean, the
+        median, and the mean without a tenth of the crystals at either end.
+        """
 
-        used, excluded = self._sorted(unusable)
-        dft = np.array([curve.dft_minimum.b0_gpa for curve in used])
-        model = np.array([curve.model_minimum.b0_gpa for curve in used])
-        volume = [c.model_minimum.v0_ang3 / c.dft_minimum.v0_ang3 for c in used]
+        def few(curve: Curve) -> str:
+            enough = len(curve.near_volumes) >= _FEWEST_POINTS
+            return "" if enough else "fewer than five points near V0"
+
+        used = self._sorted(few, Curve.without_minimum)
+        dft = np.array([curve.dft_minimum.b0_gpa for curve in used.items])
+        model = np.array([curve.model_minimum.b0_gpa for curve in used.items])
+        volume = [c.model_minimum.v0_ang3 / c.dft_minimum.v0_ang3 for c in used.items]
+        names = [curve.crystal for curve in used.items]
         return self._ratios(
             "bulk modulus over DFT's, mean over crystals",
             used,
-            excluded,
             model / dft,
             {"b0_gpa": model, "dft_b0_gpa": dft, "minimum_volume_over_dft": np.array(volume)},
-            # less moved by one crystal that is far too stiff
-            geometric_mean=_ends(
-                _over_crystals(
-                    np.log(model / dft),
-                    [curve.crystal for curve in used],
-                    geometric_mean,
-                )
-            ),
+            geometric_mean=_ends(_over_crystals(np.log(model / dft), names, geometric_mean)),
+            trimmed_mean=_trimmed_mean(model / dft),
         )
 
     def energy_ratio(self, side: Side) -> Measurement:
@@ -289,15 +325,16 @@ class Curves:
             rises = [[e[c.at(volumes)].sum() for e in c.rises(origin)] for c in used]
             return np.array([model / dft for dft, model in rises])
 
-        used, excluded = self._sorted(lambda curve: curve.missing(volumes))
-        about = [curve for curve in used if not curve.missing(volumes, "minimum")]
+        used = self._sorted(
+            lambda curve: curve.lacking(volumes), lambda curve: curve.failing(volumes)
+        )
+        about = [curve for curve in used.items if not curve.failing(volumes, "minimum")]
         names = [curve.crystal for curve in about]
         return self._ratios(
             f"rise of the energy from V0 to {' and '.join(f'{v:g}' for v in volumes)} V0 over "
             "DFT's, mean over crystals",
             used,
-            excluded,
-            ratios(used, "v0"),
+            ratios(used.items, "v0"),
             {},
             about_own_minimum=None
             if len(about) < 2
@@ -346,40 +383,32 @@ class Curves:
                     found.setdefault(curve.crystal, []).append((v, float(model / dft)))
         return found
 
-    def _sorted(self, unusable: Callable[[Curve], str]) -> tuple[list[Curve], dict[str, int]]:
-        """Curves that can be used, and how many cannot, by reason.
-
-        Raises:
-            NotAvailable: fewer than two can.
-        """
-        used: list[Curve] = []
-        reasons = list(self.dropped.values())
-        for curve in self.curves:
-            if why := unusable(curve):
-                reasons.append(why)
-            else:
-                used.append(curve)
-        _at_least_two(used, reasons)
-        return used, dict(Counter(reasons))
+    def _sorted(
+        self, lacking: Callable[[Curve], str], failing: Callable[[Curve], str]
+    ) -> _Used[Curve]:
+        return _sort(
+            self.curves,
+            lacking,
+            failing,
+            excluded=list(self.dropped.values()),
+            absent=list(self.set_aside.values()),
+        )
 
     def _ratios(
         self,
         quantity: str,
-        used: Sequence[Curve],
-        excluded: Mapping[str, int],
+        used: _Used[Curve],
         ratios: np.ndarray,
         more: Mapping[str, np.ndarray],
         **details: object,
     ) -> Measurement:
-        names = [curve.crystal for curve in used]
+        names = [curve.crystal for curve in used.items]
         return self._measurement(
             quantity,
             _over_crystals(ratios, names, mean),
-            len(used),
-            excluded,
+            used,
             {
-                "median_of_crystals": _round(np.median(ratios)),
-                "crystals_below_1": int((ratios < 1).sum()),
+                **_beside_a_mean(ratios, names),
                 **details,
                 "crystals": [
                     {
@@ -396,18 +425,19 @@ class Curves:
         self,
         quantity: str,
         interval: Interval,
-        scored: int,
-        excluded: Mapping[str, int],
+        used: _Used[Curve],
         details: Mapping[str, object],
     ) -> Measurement:
         return Measurement(
             quantity=quantity,
             interval=interval,
-            scored=scored,
-            of=len(self.curves) + len(self.dropped),
+            scored=len(used.items),
+            of=len(self.curves) + len(self.dropped) + len(self.set_aside),
             dataset=DATASET,
             model=self.model,
-            excluded=excluded,
+            subject=self.subject,
+            excluded=used.excluded,
+            absent=used.absent,
             inputs=self.inputs,
             details={"reference": REFERENCE, **details},
         )
@@ -427,19 +457,20 @@ def curves(
     """
     every = [dft.eos(crystal) for crystal in dft.crystals]
     far = [eos for eos in every if (np.abs(eos.v_over_v0 - 1) > NEAR_EQUILIBRIUM).any()]
-    wanted = [eos for eos in far if eos.crystal not in SET_ASIDE]
+    set_aside = {eos.crystal: why for eos in far if (why := _not_asked(eos))}
+    wanted = [eos for eos in far if eos.crystal not in set_aside]
     if not wanted:
         raise DataError("no equation of state of the DFT set reaches beyond 10 % in volume")
     predicted = _energies(model, store, [eos.crystals for eos in wanted], progress)
     found: list[Curve] = []
     sources: list[EquationOfState] = []
-    dropped = {eos.crystal: SET_ASIDE[eos.crystal] for eos in far if eos.crystal in SET_ASIDE}
+    dropped: dict[str, str] = {}
     for source, (energies, problems) in zip(wanted, predicted, strict=True):
-        made = _curve(source, energies, problems)
-        if isinstance(made, str):
-            dropped[source.crystal] = made
+        v0 = _at_v0(source)[0]
+        if v0 in problems:
+            dropped[source.crystal] = problems[v0]
         else:
-            found.append(made)
+            found.append(_curve(source, energies, problems))
             sources.append(source)
     # Once more about the subject's own minima, which are only known now.
     with_minimum = [i for i, curve in enumerate(found) if not curve.without_minimum()]
@@ -451,13 +482,15 @@ def curves(
         found[i] = replace(
             curve,
             model_about_minimum_ev_per_atom=energies - zero,
-            problems_about_minimum=_by_volume(curve.v_over_v0, problems),
+            problems_about_minimum=problems,
         )
     return Curves(
         config=config,
         model=model.identity.name,
+        subject=model.identity.name,
         curves=tuple(found),
         dropped=dropped,
+        set_aside=set_aside,
         inputs=_inputs(model.identity, dft),
     )
 
@@ -483,14 +516,20 @@ def _energies(
     return found
 
 
-def _curve(dft: EquationOfState, energies: np.ndarray, problems: Mapping[int, str]) -> Curve | str:
-    """The curve, or why there is none: both methods need an energy at V0."""
-    here = np.flatnonzero(np.abs(dft.v_over_v0 - 1) < 1e-6)
-    if len(here) == 0:
-        return "the DFT set has no energy at 1 V0"
-    v0 = int(here[0])
-    if v0 in problems:
-        return problems[v0]
+def _at_v0(dft: EquationOfState) -> list[int]:
+    """Where the curve has its point at V0; empty if it has none."""
+    return np.flatnonzero(np.abs(dft.v_over_v0 - 1) < _SAME_VOLUME).tolist()
+
+
+def _not_asked(dft: EquationOfState) -> str:
+    """Why no subject is asked about this crystal; empty if it is."""
+    if dft.crystal in SET_ASIDE:
+        return SET_ASIDE[dft.crystal]
+    return "" if _at_v0(dft) else "the DFT set has no energy at 1 V0"
+
+
+def _curve(dft: EquationOfState, energies: np.ndarray, problems: Mapping[int, str]) -> Curve:
+    v0 = _at_v0(dft)[0]
     return Curve(
         crystal=dft.crystal,
         prototype=dft.prototype,
@@ -498,7 +537,7 @@ def _curve(dft: EquationOfState, energies: np.ndarray, problems: Mapping[int, st
         volumes_ang3_per_atom=dft.volumes_ang3 / dft.n_atoms,
         dft_ev_per_atom=dft.energies_ev_per_atom - dft.energies_ev_per_atom[v0],
         model_ev_per_atom=energies - energies[v0],
-        problems=_by_volume(dft.v_over_v0, problems),
+        problems=problems,
         energy_at_v0_ev_per_atom=float(energies[v0]),
     )
 
@@ -512,10 +551,6 @@ def _about_minimum(dft: EquationOfState, curve: Curve) -> Crystals:
         lattices=dft.crystals.lattices * scale,
         offsets=dft.crystals.offsets,
     )
-
-
-def _by_volume(v_over_v0: np.ndarray, problems: Mapping[int, str]) -> dict[float, str]:
-    return {float(v_over_v0[row]): why for row, why in problems.items()}
 
 
 # --- forces on displaced atoms
@@ -558,18 +593,28 @@ class Forces:
 
     config: Softening
     model: str
+    subject: str  # the model's name, also where a fault was planted in its predictions
     crystals: tuple[Displaced, ...]
     inputs: Mapping[str, str]
 
     def with_model(self, change: Callable[[Displaced], np.ndarray], *, name: str) -> Forces:
-        """The same cells with another subject, made from each crystal: (k, m, 3) eV/Å."""
+        """The same cells with another subject, made from each crystal: (k, m, 3) eV/Å.
+
+        Cells that the subject gave no forces of stay without.
+        """
         return replace(
             self,
             model=name,
             crystals=tuple(
-                replace(crystal, model_ev_per_ang=change(crystal), problems={})
-                for crystal in self.crystals
+                replace(crystal, model_ev_per_ang=change(crystal)) for crystal in self.crystals
             ),
+        )
+
+    def stiffened(self, share: float) -> Forces:
+        """With this share of DFT's forces added to the subject's: every slope is larger by it."""
+        return self.with_model(
+            lambda crystal: crystal.model_ev_per_ang + share * crystal.dft_ev_per_ang,
+            name=f"{self.model} and {share:+.3g} of DFT's forces",
         )
 
     @property
@@ -578,21 +623,20 @@ class Forces:
         every = np.concatenate([crystal.amplitudes_ang for crystal in self.crystals])
         return np.unique(every.round(6)).tolist()
 
-    def used(self, amplitude_ang: float) -> tuple[list[Displaced], dict[str, int]]:
+    def used(self, amplitude_ang: float) -> _Used[Displaced]:
         """Crystals with forces at this amplitude, and how many are without, by reason."""
 
-        def unusable(crystal: Displaced) -> str:
-            rows = crystal.rows(amplitude_ang)
-            if len(rows) == 0:
-                return f"the DFT set has no forces at {amplitude_ang:g} Å"
-            return crystal.problem(rows)
+        def lacking(crystal: Displaced) -> str:
+            there = len(crystal.rows(amplitude_ang)) > 0
+            return "" if there else f"the DFT set has no forces at {amplitude_ang:g} Å"
 
-        return self._sorted(unusable)
+        return _sort(
+            self.crystals, lacking, lambda crystal: crystal.problem(crystal.rows(amplitude_ang))
+        )
 
     def components(self, amplitude_ang: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """((n,), (n,), n names) eV/Å: DFT's and the subject's force components, and whose."""
-        used, _ = self.used(amplitude_ang)
-        parts = [(crystal, crystal.rows(amplitude_ang)) for crystal in used]
+        parts = [(c, c.rows(amplitude_ang)) for c in self.used(amplitude_ang).items]
         dft = [crystal.dft_ev_per_ang[rows].ravel() for crystal, rows in parts]
         model = [crystal.model_ev_per_ang[rows].ravel() for crystal, rows in parts]
         names = [
@@ -606,43 +650,36 @@ class Forces:
         """Crystal -> (amplitude in Å, force slope), ascending."""
         found: dict[str, list[tuple[float, float]]] = {}
         for amplitude in self.amplitudes_ang:
-            for crystal in self.used(amplitude)[0]:
+            for crystal in self.used(amplitude).items:
                 slope = crystal.slope(crystal.rows(amplitude))
                 found.setdefault(crystal.crystal, []).append((amplitude, slope))
         return found
 
     def slope(self, amplitude_ang: float) -> Measurement:
-        """Slope through the origin of force components against DFT's, all crystals pooled.
+        """Slope through the origin of a crystal's force components against DFT's, mean of crystals.
 
-        Components weigh by their squares, so stiff crystals count for more; the mean over crystals,
-        each with the same weight, stands in the details.
+        The slope of all components together, in which a crystal counts by the square of its
+        forces, stands in the details.
         """
-        used, excluded = self.used(amplitude_ang)
-        rows = [crystal.rows(amplitude_ang) for crystal in used]
-        sums = np.array([c.sums(r) for c, r in zip(used, rows, strict=True)]).T
-        names = [crystal.crystal for crystal in used]
+        used = self.used(amplitude_ang)
+        rows = [crystal.rows(amplitude_ang) for crystal in used.items]
+        sums = np.array([c.sums(r) for c, r in zip(used.items, rows, strict=True)]).T
+        names = [crystal.crystal for crystal in used.items]
         each = sums[1] / sums[0]
         # rms of what the slope leaves over the rms of DFT's components
         scatter = np.sqrt(np.maximum(sums[2] / sums[0] - each**2, 0.0))
         n_components = [
-            crystal.dft_ev_per_ang[r].size for crystal, r in zip(used, rows, strict=True)
+            crystal.dft_ev_per_ang[r].size for crystal, r in zip(used.items, rows, strict=True)
         ]
-        return Measurement(
-            quantity=f"force slope against DFT at {amplitude_ang:g} Å",
-            interval=_over_crystals(sums[1::-1], names, ratio_of_sums),
-            scored=len(used),
-            of=len(self.crystals),
-            dataset=DATASET,
-            model=self.model,
-            excluded=excluded,
-            inputs=self.inputs,
-            details={
-                "reference": REFERENCE,
+        return self._measurement(
+            f"force slope against DFT at {amplitude_ang:g} Å, mean over crystals",
+            _over_crystals(each, names, mean),
+            used,
+            {
                 "amplitude_ang": amplitude_ang,
                 "force_components": int(sum(n_components)),
-                "mean_of_crystals": _ends(_over_crystals(each, names, mean)),
-                "median_of_crystals": _round(np.median(each)),
-                "crystals_below_1": int((each < 1).sum()),
+                **_beside_a_mean(each, names),
+                "pooled_slope": _ends(_over_crystals(sums[1::-1], names, ratio_of_sums)),
                 "crystals": [
                     {
                         "crystal": name,
@@ -656,65 +693,67 @@ class Forces:
             },
         )
 
-    def one_label_fix(self, others: Others, donor: str | None = None) -> Measurement:
+    def one_label_fix(self, others: Others) -> Measurement:
         """Force slope after dividing by the slope on one configuration of the same crystal.
+
+        Mean over crystals, as `slope` is.
 
         Args:
             others: where the slope is measured afterwards. `other-directions`: configurations of
                 other seeds, at the amplitudes up to ``fixed_up_to_ang``. `other-amplitudes`: the
                 label's own direction at the other amplitudes up to there, which is the easier.
-            donor: crystal whose label is used for every crystal; None: each its own.
         Raises:
-            NotAvailable: fewer than two crystals have such configurations.
+            CannotResolve: fewer than two crystals have such configurations.
         """
-        used, excluded = self._sorted(lambda crystal: self._without_others(crystal, others))
-        own = {c.crystal: c.slope(self._label(c)) for c in used}
-        if donor is not None and donor not in own:
-            raise ConfigError(f"no label of {donor!r}; there are some of {', '.join(own)}")
-        sums = np.array([c.sums(self._others(c, others)) for c in used]).T
-        names = [crystal.crystal for crystal in used]
-        scalars = np.array([own[donor or name] for name in names])
-        xx, xy, yy = sums
-        after = np.stack([xy / scalars, xx])
-        log_own = np.log(list(own.values()))
-        # Everybody else's label: what one scalar for all crystals would do for a new one.
-        foreign = np.exp((log_own.sum() - log_own) / (len(log_own) - 1))
-        n_components = sum(c.dft_ev_per_ang[self._others(c, others)].size for c in used)
+        used = _sort(
+            self.crystals,
+            lambda crystal: self._without_others(crystal, others),
+            lambda crystal: self._without_label(crystal, others),
+        )
+        crystals = used.items
+        names = [crystal.crystal for crystal in crystals]
+        label = np.array([c.slope(self.label_of(c)) for c in crystals])
+        xx, xy, yy = np.array([c.sums(self._others(c, others)) for c in crystals]).T
+        before, after = xy / xx, xy / xx / label
+        # Everybody else's label: what one number for all crystals would do for a new one.
+        log_label = np.log(label)
+        foreign = np.exp((log_label.sum() - log_label) / (len(log_label) - 1))
+        n_components = sum(c.dft_ev_per_ang[self._others(c, others)].size for c in crystals)
 
         def rms_ev_per_ang(scale: np.ndarray) -> float:
             squares = (xx - 2 * xy / scale + yy / scale**2).sum()
             return _round(np.sqrt(max(squares, 0.0) / n_components))
 
-        return Measurement(
-            quantity="force slope after one label",
-            interval=_over_crystals(after, names, ratio_of_sums),
-            scored=len(used),
-            of=len(self.crystals),
-            dataset=DATASET,
-            model=self.model,
-            excluded=excluded,
-            inputs=self.inputs,
-            details={
-                "reference": REFERENCE,
+        def pooled(scale: np.ndarray) -> dict[str, object]:
+            return _ends(_over_crystals(np.stack([xy / scale, xx]), names, ratio_of_sums))
+
+        return self._measurement(
+            "force slope after one label, mean over crystals",
+            _over_crystals(after, names, mean),
+            used,
+            {
                 "label": f"{self.config.label_amplitude_ang:g} Å, seed {self.config.label_seed}",
-                "slope_before": _ends(_over_crystals(sums[1::-1], names, ratio_of_sums)),
+                **_beside_a_mean(after, names),
+                "slope_before": _ends(_over_crystals(before, names, mean)),
                 "slope_with_the_other_crystals_label": _ends(
-                    _over_crystals(np.stack([xy / foreign, xx]), names, ratio_of_sums)
+                    _over_crystals(before / foreign, names, mean)
                 ),
-                "force_rmse_before_ev_per_ang": rms_ev_per_ang(np.ones(len(used))),
-                "force_rmse_after_ev_per_ang": rms_ev_per_ang(scalars),
+                "pooled_slope_before": pooled(np.ones(len(names))),
+                "pooled_slope_after": pooled(label),
+                "force_rmse_before_ev_per_ang": rms_ev_per_ang(np.ones(len(names))),
+                "force_rmse_after_ev_per_ang": rms_ev_per_ang(label),
                 "by_amplitude": [
-                    self._after_at(amplitude, used, scalars, others)
+                    self._after_at(amplitude, crystals, label, others)
                     for amplitude in self.amplitudes_ang
-                    if amplitude < self.config.fixed_up_to_ang + 1e-6
+                    if amplitude < self._mended_below_ang
                 ],
                 "crystals": [
                     {
                         "crystal": name,
-                        "label": _round(scalars[i]),
-                        "configurations": len(self._others(used[i], others)),
-                        "slope_before": _round(xy[i] / xx[i]),
-                        "slope_after": _round(xy[i] / xx[i] / scalars[i]),
+                        "label": _round(label[i]),
+                        "configurations": len(self._others(crystals[i], others)),
+                        "slope_before": _round(before[i]),
+                        "slope_after": _round(after[i]),
                     }
                     for i, name in enumerate(names)
                 ],
@@ -722,56 +761,75 @@ class Forces:
         )
 
     def _after_at(
-        self, amplitude_ang: float, used: Sequence[Displaced], scalars: np.ndarray, others: Others
+        self, amplitude_ang: float, crystals: Sequence[Displaced], label: np.ndarray, others: Others
     ) -> dict[str, object]:
-        """Pooled slopes before and after at one amplitude."""
+        """Slopes before and after at one amplitude, means over crystals that have cells there."""
         rows = [
             np.intersect1d(self._others(crystal, others), crystal.rows(amplitude_ang))
-            for crystal in used
+            for crystal in crystals
         ]
-        sums = np.array([c.sums(r) for c, r in zip(used, rows, strict=True)]).T
-        row: dict[str, object] = {
+        there = [i for i, mine in enumerate(rows) if len(mine)]
+        found: dict[str, object] = {
             "amplitude_ang": amplitude_ang,
             "configurations": sum(map(len, rows)),
+            "crystals": len(there),
         }
-        if sums[0].sum() > 0:
-            row["slope_before"] = _round(sums[1].sum() / sums[0].sum())
-            row["slope_after"] = _round((sums[1] / scalars).sum() / sums[0].sum())
-        return row
+        if there:
+            slope = np.array([crystals[i].slope(rows[i]) for i in there])
+            found["slope_before"] = _round(slope.mean())
+            found["slope_after"] = _round((slope / label[there]).mean())
+        return found
 
-    def _label(self, crystal: Displaced) -> np.ndarray:
+    @property
+    def _mended_below_ang(self) -> float:
+        """Amplitudes below this are those at which one label is to restore the slope."""
+        return self.config.fixed_up_to_ang + 1e-6
+
+    def label_of(self, crystal: Displaced) -> np.ndarray:
+        """(j,) the configuration that the label is fitted on; none where the set has none."""
         return crystal.rows(self.config.label_amplitude_ang, self.config.label_seed)
 
     def _others(self, crystal: Displaced, others: Others) -> np.ndarray:
-        near = crystal.amplitudes_ang < self.config.fixed_up_to_ang + 1e-6
         same = crystal.seeds == self.config.label_seed
-        rows = np.flatnonzero(near & (same if others == "other-amplitudes" else ~same))
-        return np.setdiff1d(rows, self._label(crystal))
+        mine = same if others == "other-amplitudes" else ~same
+        rows = np.flatnonzero(mine & (crystal.amplitudes_ang < self._mended_below_ang))
+        return np.setdiff1d(rows, self.label_of(crystal))
 
     def _without_others(self, crystal: Displaced, others: Others) -> str:
-        label, rest = self._label(crystal), self._others(crystal, others)
-        if len(label) == 0 or len(rest) == 0:
-            what = (
-                "configuration to fit the label on" if len(label) == 0 else others.replace("-", " ")
-            )
-            return f"the DFT set has no {what}"
-        if why := crystal.problem(np.concatenate([label, rest])):
+        """What the DFT set lacks for this question, whatever the subject; empty if nothing."""
+        if len(self.label_of(crystal)) == 0:
+            return "the DFT set has no configuration to fit the label on"
+        if len(self._others(crystal, others)) == 0:
+            return f"the DFT set has no {others.replace('-', ' ')}"
+        return ""
+
+    def _without_label(self, crystal: Displaced, others: Others) -> str:
+        """Why the subject has no label here, or nothing to use it on; empty if it has both."""
+        label = self.label_of(crystal)
+        if why := crystal.problem(np.concatenate([label, self._others(crystal, others)])):
             return why
         return "" if crystal.slope(label) > 0 else "the label's slope is not above zero"
 
-    def _sorted(
-        self, unusable: Callable[[Displaced], str]
-    ) -> tuple[list[Displaced], dict[str, int]]:
-        """Crystals that can be used, and how many cannot, by reason.
-
-        Raises:
-            NotAvailable: fewer than two can.
-        """
-        why = [unusable(crystal) for crystal in self.crystals]
-        used = [c for c, reason in zip(self.crystals, why, strict=True) if not reason]
-        reasons = [reason for reason in why if reason]
-        _at_least_two(used, reasons)
-        return used, dict(Counter(reasons))
+    def _measurement(
+        self,
+        quantity: str,
+        interval: Interval,
+        used: _Used[Displaced],
+        details: Mapping[str, object],
+    ) -> Measurement:
+        return Measurement(
+            quantity=quantity,
+            interval=interval,
+            scored=len(used.items),
+            of=len(self.crystals),
+            dataset=DATASET,
+            model=self.model,
+            subject=self.subject,
+            excluded=used.excluded,
+            absent=used.absent,
+            inputs=self.inputs,
+            details={"reference": REFERENCE, **details},
+        )
 
 
 def forces(
@@ -801,6 +859,7 @@ def forces(
     return Forces(
         config=config,
         model=model.identity.name,
+        subject=model.identity.name,
         crystals=tuple(found),
         inputs=_inputs(model.identity, dft),
     )
@@ -825,29 +884,100 @@ def _displaced(cell: Rattled, predicted: Prediction, mine: slice) -> Displaced:
 # --- common to both
 
 
-def _over_crystals(
-    columns: np.ndarray,
-    crystals: Sequence[str],
-    statistic: Callable[[np.ndarray], np.ndarray],
-) -> Interval:
-    return bootstrap(columns, np.array(crystals), statistic, unit="crystals")
+@dataclass(frozen=True, kw_only=True)
+class _Used(Generic[T]):
+    """Crystals that can be used, and how many others went where, reason by reason."""
+
+    items: list[T]
+    excluded: dict[str, int]  # the subject was asked and did not answer
+    absent: dict[str, int]  # nobody was asked: the DFT set lacks something
 
 
-def _at_least_two(used: Sequence[object], reasons: Sequence[str]) -> None:
+def _sort(
+    crystals: Sequence[T],
+    lacking: Callable[[T], str],
+    failing: Callable[[T], str],
+    *,
+    excluded: Sequence[str] = (),
+    absent: Sequence[str] = (),
+) -> _Used[T]:
+    """Crystals apart by why they cannot be used: what the set lacks, or where the subject fails.
+
+    Args:
+        excluded, absent: reasons of crystals that are not among these, one a crystal.
+    Raises:
+        CannotResolve: fewer than two can be used.
+    """
+    out, never = list(excluded), list(absent)
+    used: list[T] = []
+    for crystal in crystals:
+        if why := lacking(crystal):
+            never.append(why)
+        elif why := failing(crystal):
+            out.append(why)
+        else:
+            used.append(crystal)
     if len(used) < 2:
-        stated = "; ".join(f"{why}: {n}" for why, n in Counter(reasons).items())
-        raise NotAvailable(
+        stated = "; ".join(f"{why}: {n}" for why, n in Counter([*out, *never]).items())
+        raise CannotResolve(
             f"{len(used)} crystal(s) of the DFT set can be used and an interval needs two "
             f"({stated or 'there are no others'})"
         )
+    return _Used(items=used, excluded=dict(Counter(out)), absent=dict(Counter(never)))
 
 
-def _ends(interval: Interval) -> dict[str, float]:
+def _over_crystals(columns: np.ndarray, crystals: Sequence[str], statistic: Statistic) -> Interval:
+    return bootstrap(columns, np.array(crystals), statistic, unit="crystals")
+
+
+def _beside_a_mean(values: np.ndarray, crystals: Sequence[str]) -> dict[str, object]:
+    """What tells whether a mean over crystals is of all of them: who moves it most, and how far."""
+    away = (values - values.mean()) ** 2
+    most = int(np.argmax(away))
     return {
+        "median": _ends(median(values, unit="crystals")),
+        "crystals_below_1": int((values < 1).sum()),
+        "most_influential_crystal": crystals[most],
+        "its_value": _round(values[most]),
+        "its_share_of_the_variance": _round(away[most] / away.sum()) if away.any() else 0.0,
+        "mean_without_it": _round(np.delete(values, most).mean()),
+    }
+
+
+def _trimmed_mean(values: np.ndarray) -> dict[str, object]:
+    """Mean without a tenth of the values at either end, with Student's t of the winsorised rest.
+
+    Source: J. W. Tukey and D. H. McLaughlin, Sankhya A 25, 331 (1963).
+    """
+    from scipy.stats import t
+
+    x = np.sort(values)
+    n, cut = len(x), int(_TRIMMED * len(x))
+    kept = n - 2 * cut
+    middle = float(x[cut : n - cut].mean())
+    winsorised = np.clip(x, x[cut], x[n - 1 - cut])
+    error = float(winsorised.std(ddof=1)) * ((n - 1) / (kept * (kept - 1))) ** 0.5
+    half = float(t.ppf(0.975, kept - 1)) * error
+    return {
+        "estimate": _round(middle),
+        "low": _round(middle - half),
+        "high": _round(middle + half),
+        "left_out_at_either_end": cut,
+    }
+
+
+def _ends(interval: Interval) -> dict[str, object]:
+    """An interval for the record, with how many units would count as much if all counted alike."""
+    ends: dict[str, object] = {
         "estimate": _round(interval.estimate),
         "low": _round(interval.low),
         "high": _round(interval.high),
     }
+    if interval.effective is not None:
+        ends["effective"] = _round(interval.effective)
+    if interval.unsettled:
+        ends["unsettled"] = interval.unsettled
+    return ends
 
 
 def _round(value: float) -> float:
