@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,11 @@ class Reader(HTMLParser):
     @property
     def text(self) -> str:
         return re.sub(r"\s+", " ", "".join(self.words))
+
+    @property
+    def spaced(self) -> str:
+        """The text with a space between any two elements, as between cells of a table."""
+        return re.sub(r"\s+", " ", " ".join(self.words))
 
     def attributes(self, name: str) -> Iterator[str]:
         return (v for _, found in self.elements for k, v in found.items() if k == name and v)
@@ -433,6 +439,330 @@ def test_no_words_open_an_element(tmp_path, words):
     )
 
 
+# Sentences, kinds, what is known, and what a session lacks
+
+MODEL = "chgnet-0.3.0"
+ABOUT = {"subject": MODEL}
+WEAK = claim("softening.dft", below(0.95, "", "what settings move"), meaning=Meaning.WEAKNESS)
+LAW = claim("physics.rotation", above(0.95, "", "what so many draws say"), kind=Kind.INTEGRITY)
+TOY = claim("toy.morse", above(10, "", "the note"), kind=Kind.TOY)
+
+
+def held(which: Claim = BEATS, *, fields: dict[str, Any] | None = None, **more: Any) -> Evidence:
+    """A record in the middle of what the claim allows; `fields` are of the record itself."""
+    low, high = {"softening.dft": (0.8, 0.9), "physics.rotation": (0.96, 0.99)}.get(
+        which.id, (11.0, 12.0) if which in (TOY, SOFT) else (0.03, 0.04)
+    )
+    context = {
+        name: more.pop(name) for name in ("case", "fold", "control", "fault") if name in more
+    }
+    found = Evidence.of(which, measured(low, high, **{"model": MODEL, **more}), **context)
+    return replace(found, **(fields or {}))
+
+
+def refuted(which: Claim = BEATS, **more: Any) -> Evidence:
+    return replace(held(which, **more), verdict=Verdict.REFUTED)
+
+
+def text_of(tmp_path: Path, *claims: Evidence, **info: Any) -> str:
+    left_out = info.pop("left_out", ())
+    found = replace(session(*claims, **info), left_out=left_out)
+    return Reader(page_of(found, tmp_path)).spaced
+
+
+def overview(text: str) -> str:
+    """What is said before the first claim's own section."""
+    return text[text.index("Against the bound") : text.index("Basis")]
+
+
+def test_groups_have_headings_of_their_own_in_their_order(tmp_path):
+    found = session(
+        held(BEATS, subject="MLP"), held(TOY, subject="toy"), held(LAW), held(WEAK), held(SOFT)
+    )
+    page = Reader(page_of(found, tmp_path))
+    headings = [
+        "Findings How good chgnet-0.3.0 is.",
+        "Weaknesses What chgnet-0.3.0 is said to be bad at: a claim that is held here is bad news.",
+        "Integrity Whether numbers mean what they say: identities, laws of physics, records.",
+        "Toys Models of an argument, about no potential.",
+        "Not about chgnet-0.3.0, or not only Claims of which cases are about something else, which "
+        "is named with each. They are no verdict on chgnet-0.3.0.",
+    ]
+    places = [[m.start() for m in re.finditer(re.escape(h), page.spaced)] for h in headings]
+    assert [len(p) for p in places] == [2] * 5  # in the overview, and over the claims
+    assert [p[0] for p in places] == sorted(p[0] for p in places)
+    assert [p[1] for p in places] == sorted(p[1] for p in places)
+    ids = [v for v in page.attributes("id") if v.startswith("group-")]
+    assert ids == [f"group-{g}" for g in ("findings", "weaknesses", "integrity", "toys", "others")]
+    assert all(f"#{one}" in page.attributes("href") for one in ids)
+    order = ["softening.morse", "softening.dft", "physics.rotation", "toy.morse", BEATS.id]
+    sections = [v for v in page.attributes("id") if v in order]
+    assert sections == order
+
+
+def test_groups_without_a_claim_are_left_out(tmp_path):
+    text = text_of(tmp_path, held())
+    assert "Findings" in text
+    for heading in ("Weaknesses", "Toys Models", "Not about", "Whether numbers mean"):
+        assert heading not in text
+
+
+def test_a_group_of_which_nothing_ran_says_so(tmp_path):
+    text = text_of(tmp_path, held(), Evidence.not_run(LAW, "no time"))
+    assert "None of these was measured in this session." in text
+    assert "1 case was not run, and why" in text
+    text = text_of(tmp_path, *(Evidence.not_run(LAW, "no", case=c) for c in "xy"))
+    assert "2 cases were not run, and why" in text
+
+
+def test_a_sentence_with_cases_has_its_own_verdict_above_theirs(tmp_path):
+    found = (held(case="self", fold=0), refuted(case="refit", fold=0))
+    text = text_of(tmp_path, *found, left_out=(f"{BEATS.id}[mp2020] fold0",))
+    said = (
+        "zero-shot.beats-baseline strength: no zero-shot.beats-baseline is so. ✗ refuted held 1, "
+        "refuted 1, not chosen 1 of 3 cases (rule: every case) self, fold 0 "
+    )
+    assert said in overview(text)
+    assert (
+        "zero-shot.beats-baseline strength: no ✗ refuted zero-shot.beats-baseline is so. And more. "
+        "Cases held 1, refuted 1, not chosen 1 of 3 cases (rule: every case) not chosen: "
+        "zero-shot.beats-baseline[mp2020] fold0 Basis the founding note"
+    ) in text
+
+
+def test_a_sentence_of_one_case_has_one_line(tmp_path):
+    text = text_of(tmp_path, held(case="self", fold=0))
+    assert "zero-shot.beats-baseline self, fold 0 strength: yes zero-shot" in overview(text)
+    assert "rule:" not in text
+    some = text_of(tmp_path, held(case="self"), left_out=(f"{BEATS.id}[x]",))
+    assert "held 1, not chosen 1 of 2 cases (rule: every case)" in overview(some)
+
+
+@pytest.mark.parametrize(
+    ("which", "verdict", "badge", "css"),
+    [
+        (BEATS, Verdict.HELD, "strength: yes", "kind good"),
+        (BEATS, Verdict.REFUTED, "strength: no", "kind bad"),
+        (BEATS, Verdict.INCONCLUSIVE, "strength: open", "kind"),
+        (WEAK, Verdict.HELD, "weakness: yes", "kind bad"),
+        (WEAK, Verdict.REFUTED, "weakness: no", "kind good"),
+        (LEVER, Verdict.HELD, "neutral", "kind"),
+        (LAW, Verdict.REFUTED, "integrity", "kind"),
+        (TOY, Verdict.HELD, "toy", "kind"),
+    ],
+)
+def test_a_badge_says_what_a_verdict_means_for_the_model(tmp_path, which, verdict, badge, css):
+    page = page_of(session(replace(held(which), verdict=verdict)), tmp_path)
+    # in the overview and over the claim, and not in the legend
+    assert page.count(f'<span class="{css}">{badge}</span>') == 2
+
+
+def test_what_is_not_about_the_model_is_no_good_news_for_it(tmp_path):
+    page = page_of(session(held(subject="MLP", case="x"), held(case="y", **ABOUT)), tmp_path)
+    assert page.count('<span class="kind">strength: yes</span>') == 2
+    text = Reader(page).spaced
+    assert "MLP: held 1; chgnet-0.3.0: held 1 of 2 cases (rule: every case)" in overview(text)
+    assert "x about MLP" in overview(text)
+    assert "y about" not in text
+    assert text.count("about MLP") == 2  # and in the case itself
+
+
+def test_the_head_counts_cases_about_the_model_alone(tmp_path):
+    text = text_of(tmp_path, held(), held(SOFT), refuted(WEAK), held(TOY, subject="toy"))
+    assert "2 ✓ held 1 ✗ refuted 0 ≈ inconclusive" in text
+    assert "These are the cases about chgnet-0.3.0; 1 about something else is told apart" in text
+    two = text_of(tmp_path, held(), held(TOY, subject="toy"), held(LAW, subject="x"))
+    assert "; 2 about something else are told apart below." in two
+    assert "something else" not in text_of(tmp_path, held()).split("What the verdicts mean")[0]
+
+
+def test_an_incomplete_session_says_so_first(tmp_path):
+    info = {"complete": False, "incomplete_reason": "stopped by SIGTERM", "resume": "pytest x"}
+    text = text_of(tmp_path, held(), not_reached=["a.b[x]", "a.c"], **info)
+    said = (
+        "INCOMPLETE: stopped by SIGTERM. 2 checks were not reached, so the verdicts below are not "
+        "all there are. Go on with pytest x What was not reached a.b[x] , a.c"
+    )
+    assert said in text[: text.index("These are the cases")]
+    one = text_of(tmp_path, held(), not_reached=["a.b"], **{**info, "resume": ""})
+    assert "1 check was not reached, so" in one
+    assert "Go on with" not in one
+    none = text_of(tmp_path, held(), complete=False)
+    assert "INCOMPLETE: for no known reason. 0 checks were not reached" in none
+    assert "What was not reached" not in none
+    assert "INCOMPLETE" not in text_of(tmp_path, held(), complete=True)
+
+
+def test_the_head_says_the_size_and_what_was_trained_on(tmp_path):
+    text = text_of(tmp_path, held(), size="nightly", training_dataset="thermochemistry")
+    assert "Size nightly Trained on thermochemistry Rows all of each fold" in text
+    same = text_of(tmp_path, held(), size="quick", training_dataset="matbench_mp_e_form")
+    assert "Size quick Rows all of each fold" in same
+    assert "Trained on" not in same
+    assert "Size" not in text_of(tmp_path, held())
+
+
+def test_chance_is_told_once_and_marked_where_it_matters(tmp_path):
+    summary = {"decided": 3, "by_chance": 0.075, "findings": 2, "not_surviving": [WEAK.id]}
+    found = (
+        held(fields={"chance": 0.001, "survives_holm": True}),
+        held(WEAK, fields={"chance": 0.0212, "survives_holm": False}),
+        held(LAW, fields={"chance": 1e-9}),
+        held(SOFT, method="exact", fields={"chance": 0.0, "survives_holm": True}),
+        held(TOY, fields={"chance": 0.0}),
+        held(LEVER),
+    )
+    text = text_of(tmp_path, *found, multiplicity=summary)
+    assert (
+        "Verdicts 3 verdicts at 95 %, of which 0.075 would come out by chance if every truth lay "
+        "on its bound. 1 of 2 findings do not stand among all of them at once (Holm, marked ≠): "
+        "softening.dft. Findings"
+    ) in text
+    says = [
+        "0.1 % if the truth lay on the bound; clear among all findings of the session too",
+        "2.1 % if the truth lay on the bound; not clear among all findings of the session at once "
+        "(Holm) ≠",
+        "less than 0.01 % if the truth lay on the bound Known",
+        "none: nothing was sampled Known",
+    ]
+    for words in says:
+        assert f"Chance of so clear a verdict {words}" in text
+    assert text.count("Chance of so clear") == 5
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    # in the overview, on the case, beside its chance, and in the legend
+    assert page.count('<span class="weak"') == 4
+    assert "of which" not in text_of(tmp_path, held()).split("What the verdicts mean")[0]
+
+
+@pytest.mark.parametrize(
+    ("known", "source", "in_table", "in_case"),
+    [
+        ("held", "", "", "Known before as documented"),
+        (
+            "held",
+            "a subset",
+            "✓ held expected from a subset, not yet measured on these data",
+            "Known before expected from a subset, not yet measured on these data",
+        ),
+        (
+            "refuted",
+            "",
+            "✓ held changed: documented as refuted",
+            "Known before changed: documented as refuted",
+        ),
+        (
+            "refuted",
+            "a subset",
+            "✓ held new: refuted was expected from a subset, not yet measured on these data",
+            "Known before new: refuted was expected from a subset, not yet measured",
+        ),
+        ("", "", "✓ held new", "Known before new: no verdict is documented for it"),
+    ],
+)
+def test_a_verdict_is_as_documented_expected_new_or_changed(
+    tmp_path, known, source, in_table, in_case
+):
+    other = held(SOFT, fields={"documented": "held"})
+    found = held(fields={"documented": known, "documented_from": source})
+    text = text_of(tmp_path, found, other)
+    assert (in_table or "✓ held 5,219") in overview(text)
+    assert in_case in text
+    changed = known == "refuted" and not source
+    assert ("1 verdict is not the documented one." in text) is changed
+    assert (f"{BEATS.id} : documented refuted, now held" in text) is changed
+
+
+def test_all_changed_verdicts_are_named_and_missing_files_change_none(tmp_path):
+    absent = replace(
+        Evidence.not_run(LAW, "no file"), documented="held", lacks_data=True, subject=MODEL
+    )
+    found = [held(w, fields={"documented": "refuted"}) for w in (BEATS, SOFT)]
+    text = text_of(tmp_path, *found, absent)
+    assert "2 verdicts are not the documented ones." in text
+    assert "physics.rotation : documented" not in text
+
+
+def test_where_nothing_is_documented_nothing_is_called_new_in_the_table(tmp_path):
+    text = text_of(tmp_path, held())
+    assert "new" not in overview(text)
+    assert "Known before new: no verdict is documented for it" in text
+
+
+def test_rows_are_told_with_units_weights_and_where_the_others_went(tmp_path):
+    found = held(effective=812.4, excluded={"no energy": 14, "too large": 2}, of=26_553)
+    text = text_of(tmp_path, found)
+    assert (
+        "Rows 5,219 in 4,180 independent clusters, weighing as much as 812 that weigh alike "
+        "Coverage 5,219 scored of 26,553 (19.7 %) asked for and not scored: 14 no energy 2 too "
+        "large never asked for: 21,318 not in the subset"
+    ) in text
+    assert "weigh alike" not in text_of(tmp_path, held(effective=4_180.2))
+    plain = text_of(tmp_path, held(excluded={}, absent={}, of=5_219))
+    assert "asked for" not in plain
+    same = replace(held(), n=7, n_clusters=7)
+    assert "Rows 7 Coverage" in text_of(tmp_path, same)
+
+
+def test_a_share_of_cases_says_how_large_the_largest_deviation_is(tmp_path):
+    text = text_of(tmp_path, held(LAW, severity=0.22), held(severity=None))
+    assert "0.96 to 0.99 22 % of what is allowed" in overview(text)
+    assert "Largest deviation 22 % of what is allowed" in text
+    assert text.count("of what is allowed") == 2
+
+
+def test_exact_is_said_only_where_nothing_was_sampled(tmp_path):
+    flat = Evidence.of(BEATS, measured(0.05, 0.05))
+    text = text_of(tmp_path, flat)
+    assert "0.0500 to 0.0500" in overview(text)
+    assert "[ 0.0500 , 0.0500 ]" in text
+    assert "exact" not in text
+    exact = text_of(tmp_path, Evidence.of(BEATS, measured(0.05, 0.05, method="exact")))
+    assert "0.0500 eV/atom exact" in overview(exact)
+    assert "[ 0.0500" not in exact
+
+
+def test_why_an_interval_is_not_trusted_is_said(tmp_path):
+    why = "one of 47 crystals decides the number"
+    assert why in text_of(tmp_path, held(unsettled=why))
+
+
+def test_what_holds_for_any_input_says_why(tmp_path):
+    known = claim("a.b", below(1, "", "x"), kind=Kind.INTEGRITY, cannot_fail="it is an identity")
+    text = text_of(tmp_path, held(known))
+    assert "Holds for any input: it is an identity Basis" in text
+    assert "Holds for" not in text_of(tmp_path, held())
+
+
+def test_controls_say_how_far_they_are_and_why_if_far(tmp_path):
+    near = Evidence.of(BEATS, measured(0.13, 0.14, resolution=0.01), control=True, fault="near")
+    far = replace(
+        Evidence.of(BEATS, measured(4.0, 5.0, resolution=None), control=True, fault="far"),
+        far="no nearer fault exists",
+    )
+    rate = replace(refuted(LAW, severity=1.4, resolution=None, control=True, fault="turned"))
+    zero = claim("a.zero", below(0, "", "x"))
+    bare = Evidence.of(zero, measured(1, 2, resolution=None), control=True, fault="bare")
+    text = text_of(tmp_path, near, far, rate, bare, Evidence.not_run(LAW, "no", control=True))
+    assert "< 0.11 eV/atom 0.23 margins, 2.5 resolutions ✓ caught" in text
+    assert "40 margins far because no nearer fault exists ✓ caught" in text
+    assert "0.4 margins 140 % of what is allowed ✓ caught" in text
+    assert "no scale to tell ✓ caught" in text
+    assert "4 of 4 controls caught, 1 not run; 2 of 4 near the bound" in text
+
+
+def test_no_control_ran_and_none_is_near(tmp_path):
+    text = text_of(tmp_path, held())
+    assert "0 of 0 controls caught These are" in text
+
+
+def test_a_claim_of_which_only_controls_were_chosen_has_its_section(tmp_path):
+    text = text_of(tmp_path, refuted(WEAK, control=True, fault="stiffened", case="x", **ABOUT))
+    assert "weakness: open" in text
+    assert "None of these was measured in this session." in text
+    assert "stiffened" in text
+    assert "Cases held" not in text
+
+
 # Numbers
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
@@ -459,6 +789,32 @@ def test_a_number_as_shown_lies_on_its_own_side_of_the_bound(value, bound, unit)
 )
 def test_numbers_have_the_digits_of_their_unit(value, unit, bounds, shown):
     assert numbers.number(value, unit, bounds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0 %"),
+        (9.9e-5, "less than 0.01 %"),
+        (1e-4, "0.01 %"),
+        (0.0125, "1.2 %"),
+        (0.0994, "9.9 %"),
+        (0.0995, "10 %"),
+        (0.22, "22 %"),
+        (1.4, "140 %"),
+        (41.09, "4,109 %"),
+    ],
+)
+def test_percentages_have_two_digits_that_say_something(value, shown):
+    assert numbers.percent(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0536, "0.054"), (1.24, "1.2"), (9.94, "9.9"), (9.95, "10"), (2209.4, "2,209"), (0, "0")],
+)
+def test_multiples_have_two_digits_that_say_something(value, shown):
+    assert numbers.times(value) == shown
 
 
 def test_shares_are_whole_only_when_they_are():
