@@ -10,7 +10,7 @@ TOY = ("-k", "morse", "-m", "fold0", "--device", "cpu", "-p", "no:cacheprovider"
 
 @pytest.fixture
 def run(tmp_path, capsys):
-    """Exit status and output of a session of the toy's checks, which need neither model nor data."""
+    """Exit status and output of a session of the toy alone, which needs neither model nor data."""
 
     def of(*options):
         report = tmp_path / "report"
