@@ -1,12 +1,15 @@
 """Claims about the slope of forces on frames away from equilibrium, from public DFT sets.
 
-Yours to change: the windows and the bound with its reason, how much a quick session predicts.
+Yours to change: the windows and the bounds with their reasons, how much a quick session predicts.
 Lives elsewhere: slopes (harness/runners/frames), the sets (harness/data/frames), figures
 (harness/plots/force_panels).
 
 Two families of sets, both of them always: crystals of one element from molecular dynamics with
 vacancies (mlearn), and compounds at 0 to 5000 K under pressure (MatterSim's TP sets). A session
 that showed one of them only would have chosen its answer.
+
+Two claims on one measurement: what was published of potentials, that they are too soft, and what
+one wants of one's own, that it is not.
 """
 
 from dataclasses import replace
@@ -14,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.claims import below
+from harness.claims import Kind, Meaning, Size, below, between
 from harness.data.frames import MLEARN, TEMPERATURE_PRESSURE, load_frames
 from harness.errors import NotAvailable
 from harness.plots import force_panels
@@ -34,16 +37,26 @@ QUICK_ATOMS = {**dict.fromkeys(MLEARN, None), **dict.fromkeys(TEMPERATURE_PRESSU
 # The first case of a family shows all of it.
 FAMILIES = {MLEARN[0]: MLEARN, TEMPERATURE_PRESSURE[0]: TEMPERATURE_PRESSURE}
 
+LEAST_COVERAGE = 0.9  # frames that a potential cannot score are not the ones it is good at
+OWN_CONDITIONS = (
+    "Frames of one run of molecular dynamics share its temperature, and slopes differ more between "
+    "temperatures than from frame to frame: this is of each set at the temperatures and strains it "
+    "has, weighted by the squares of DFT's forces, and says nothing of others"
+)
+
+on_each_set = pytest.mark.parametrize("frames", WINDOWS)
+one_of_each_family = pytest.mark.parametrize("frames", FAMILIES)
+
 
 @pytest.fixture(scope="module")
-def result_on(request, model, store, progress):
+def result_on(size, model, store, progress):
     """Forces of a set by name; predicted when they are first asked for."""
-    quick = "nightly" not in request.config.getoption("-m")
     made = {}
 
     def result(name):
         if name not in made:
-            window = replace(WINDOWS[name], max_atoms=QUICK_ATOMS[name] if quick else None)
+            most = QUICK_ATOMS[name] if size == Size.QUICK else None
+            window = replace(WINDOWS[name], max_atoms=most)
             made[name] = runner.forces(model, load_frames(name), store, window, progress)
         return made[name]
 
@@ -69,9 +82,13 @@ def panels(result_on, names):
 
 @pytest.mark.claim(
     id="softening.force-slope",
+    kind=Kind.FINDING,
+    meaning=Meaning.WEAKNESS,
+    cases="all",
+    least_coverage=LEAST_COVERAGE,
     statement="Away from equilibrium the potential's forces are too small: their slope on DFT's is "
     "below 0.95, on crystals of one element and on compounds at high temperature and pressure "
-    "alike.",
+    f"alike. {OWN_CONDITIONS}.",
     basis="founding note on softening; B. Deng et al., npj Comput. Mater. 11, 9 (2025). Known "
     "before: CHGNet has 0.81 to 0.83 on Si, Mo and Li of mlearn, and 0.96 to 1.01 on the TP sets, "
     "so that the claim does not hold everywhere. A slope is of a whole set: it says nothing of a "
@@ -83,7 +100,7 @@ def panels(result_on, names):
         "VASP potential moves a slope through the origin by a percent or two",
     ),
 )
-@pytest.mark.parametrize("frames", WINDOWS)
+@on_each_set
 def test_forces_away_from_equilibrium_are_too_small(result_on, frames, evidence):
     result = result_on(frames)
     if frames in FAMILIES:
@@ -92,27 +109,77 @@ def test_forces_away_from_equilibrium_are_too_small(result_on, frames, evidence)
     assert evidence(result.slope()).held
 
 
-one_of_each_family = pytest.mark.parametrize("frames", FAMILIES)
+@pytest.mark.claim(
+    id="stiffness.force-slope",
+    kind=Kind.FINDING,
+    meaning=Meaning.STRENGTH,
+    cases="all",
+    least_coverage=LEAST_COVERAGE,
+    statement="Away from equilibrium the potential's forces are DFT's, neither too small nor too "
+    "large: their slope on DFT's is within 10 % of one, on crystals of one element and on "
+    f"compounds at high temperature and pressure alike. {OWN_CONDITIONS}.",
+    basis="the acceptance twin of softening.force-slope: the same slopes, asked of a potential one "
+    "wants to use",
+    bound=between(
+        0.9,
+        1.1,
+        "",
+        reason="forces within 10 % are harmonic frequencies within 5 %; PBE's own bulk moduli are "
+        "off from experiment by about a tenth (F. Tran et al., J. Chem. Phys. 144, 204120 (2016)), "
+        "so that a potential this close adds no more than its reference errs by",
+    ),
+)
+@on_each_set
+def test_forces_away_from_equilibrium_are_as_large_as_dfts(result_on, frames, evidence):
+    assert evidence(result_on(frames).slope()).held
 
 
-@pytest.mark.control(of="softening.force-slope", fault="DFT's forces times 0.98")
-@one_of_each_family
-def test_a_softening_of_two_percent_is_less_than_claimed(frames, evidence):
-    slightly = runner.posed_forces(
-        load_frames(frames), lambda dft: 0.98 * dft, model="DFT x 0.98", window=WINDOWS[frames]
+def planted(evidence, result, least, largest, faulty=lambda result: result):
+    """The subject with a share of DFT's forces added, grown from one slope towards another."""
+    own = result.slope().interval.estimate
+    return evidence.planted(
+        lambda slope: faulty(result.stiffened(slope - own)).slope(), least, largest
     )
-    assert evidence(slightly.slope()).refuted
 
 
-@pytest.mark.control(of="softening.force-slope", fault="DFT's forces with unbiased noise of 30 %")
-@one_of_each_family
-def test_noise_is_not_softening(frames, evidence):
+def with_noise(result):
+    """Unbiased noise on every component, 30 % of DFT's root mean square."""
+    size = 0.3 * np.sqrt(np.mean(result.frames.forces_ev_per_ang**2))
     draw = np.random.default_rng(0)
-
-    def noisy(dft):
-        return dft + 0.3 * np.sqrt(np.mean(dft**2)) * draw.standard_normal(dft.shape)
-
-    result = runner.posed_forces(
-        load_frames(frames), noisy, model="DFT and noise", window=WINDOWS[frames]
+    return result.with_forces(
+        lambda forces: forces + size * draw.standard_normal(forces.shape),
+        name=f"{result.model}, with noise",
     )
-    assert evidence(result.slope()).refuted
+
+
+@pytest.mark.control(
+    of="softening.force-slope", fault="the subject's forces and a share of DFT's: not too small"
+)
+@one_of_each_family
+def test_forces_that_are_not_too_small_are_not_soft(result_on, frames, evidence):
+    assert planted(evidence, result_on(frames), 0.5, 2.0).refuted
+
+
+@pytest.mark.control(
+    of="softening.force-slope",
+    fault="the same with unbiased noise of 30 %, which makes no force too small on average",
+)
+@one_of_each_family
+def test_noise_is_not_softening(result_on, frames, evidence):
+    assert planted(evidence, result_on(frames), 0.5, 2.0, with_noise).refuted
+
+
+@pytest.mark.control(
+    of="stiffness.force-slope", fault="the subject's forces brought to DFT's size, then too small"
+)
+@one_of_each_family
+def test_forces_that_are_too_small_are_not_accepted(result_on, frames, evidence):
+    assert planted(evidence, result_on(frames), 1.0, 0.2).refuted
+
+
+@pytest.mark.control(
+    of="stiffness.force-slope", fault="the subject's forces brought to DFT's size, then too large"
+)
+@one_of_each_family
+def test_forces_that_are_too_large_are_not_accepted(result_on, frames, evidence):
+    assert planted(evidence, result_on(frames), 1.0, 2.0).refuted

@@ -11,13 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.crystals import Crystals
-from harness.data.frames import Dimers, Frames
-from harness.errors import ConfigError, DataError, NotAvailable
-from harness.models.morse import Morse
+from harness.data.frames import Frames
+from harness.errors import CannotResolve, ConfigError, DataError, NotAvailable
 from harness.models.protocol import Identity, Prediction
-from harness.runners import dimers as dimers_runner
 from harness.runners import frames as runner
-from harness.runners.frames import LEFT_OUT, Window
+from harness.runners.frames import LEFT_OUT, ForceResult, Window
 from harness.store import PredictionStore
 
 ELEMENTS = (3, 8, 12, 14, 26)
@@ -107,6 +105,24 @@ def corrections(monkeypatch):
 # --- forces ---------------------------------------------------------------------------------------
 
 
+def posed(frames: Frames, change) -> ForceResult:
+    """DFT's own forces, altered, in the place of a model's: a subject whose slope is known."""
+    window = Window()
+    rows, absent = window.choose(frames)
+    chosen = frames[rows]
+    return ForceResult(
+        window=window,
+        frames=chosen,
+        forces_ev_per_ang=change(chosen.forces_ev_per_ang.copy()),
+        model="model",
+        subject="subject",
+        of=max(frames.n_official, len(frames)),
+        excluded={},
+        absent=absent,
+        inputs=frames.inputs,
+    )
+
+
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.3])
 def test_the_planted_slope_is_measured_and_every_frame_counted(store, factor):
     frames = made_frames()
@@ -114,38 +130,81 @@ def test_the_planted_slope_is_measured_and_every_frame_counted(store, factor):
     result = runner.forces(Softened(frames, factor=factor), frames, store, window)
     measured = result.slope()  # which refuses coverage that does not add up
     assert measured.interval.estimate == pytest.approx(factor)
-    assert measured.interval.low == pytest.approx(factor)
     assert measured.of == 25
     inside = (frames.pressure_gpa > -5) & (frames.pressure_gpa < 100)
     first = frames.crystals.numbers[frames.crystals.offsets[:-1]]
     assert measured.scored == (inside & (first != 26)).sum()
-    assert measured.excluded == {
+    assert measured.excluded == {"1 isolated atom": (inside & (first == 26)).sum()}
+    assert measured.absent == {
         "DFT pressure outside -5 to 100 GPa": (~inside).sum(),
-        "1 isolated atom": (inside & (first == 26)).sum(),
         "not in the file at hand": 1,
     }
-    assert set(measured.details["slope_by_group"]) == {"even", "odd"}
+    assert measured.model == measured.subject == "softened"
+    assert measured.dataset == "made"
+    assert set(measured.inputs) == {"made", "softened"}
+    details = measured.details
+    assert set(details["slope_by_group"]) == {"even", "odd"}
+    assert details["slope_by_group"]["odd"] == pytest.approx(factor)
+    assert details["atoms"] == len(result.forces_ev_per_ang)
+    assert details["window"]["pressure_gpa"] == (-5.0, 100.0)
+    dft = result.frames.forces_ev_per_ang
+    assert details["force_rms_ev_per_ang"] == pytest.approx(np.sqrt(np.mean(dft**2)))
+    assert details["largest_force_ev_per_ang"] == np.abs(dft).max()
+    expected = abs(factor - 1) * np.abs(dft).mean()
+    assert details["force_mae_ev_per_ang"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_frames_weigh_by_the_squares_of_their_forces():
+    frames = made_frames(2)
+    owner = frames.crystals.row_of_atom
+    forces = np.where(owner[:, None] == 0, 1.0, 3.0) * np.ones((1, 3))
+    frames = replace(frames, forces_ev_per_ang=forces)
+    made = posed(frames, lambda dft: np.where(owner[:, None] == 0, 0.5, 1.0) * dft)
+    one, two = frames.crystals.n_atoms.tolist()
+    measured = made.slope().interval
+    assert measured.estimate == pytest.approx((0.5 * one + 9.0 * two) / (one + 9 * two))
+    assert measured.effective == pytest.approx((one + 9 * two) ** 2 / (one**2 + 81 * two**2))
 
 
 def test_a_quick_session_draws_the_same_frames_and_says_how_many_it_left():
     frames = made_frames()
-    rows, excluded = Window(max_atoms=20).choose(frames)
+    rows, absent = Window(max_atoms=20).choose(frames)
     again, _ = Window(max_atoms=20).choose(frames)
     np.testing.assert_array_equal(rows, again)
-    assert excluded[LEFT_OUT] == len(frames) - len(rows) > 0
+    assert absent == {LEFT_OUT: len(frames) - len(rows), "not in the file at hand": 1}
+    assert (np.diff(rows) > 0).all()
     n_atoms = frames.crystals.n_atoms[rows]
     assert 20 <= n_atoms.sum() < 20 + 5
     other, _ = Window(max_atoms=20, seed=1).choose(frames)
     assert rows.tolist() != other.tolist()
+    one, _ = Window(max_atoms=1).choose(frames)
+    assert len(one) == 1
+    every, absent = Window(max_atoms=10**6).choose(frames)
+    assert len(every) == len(frames)
+    assert LEFT_OUT not in absent
 
 
-def test_frames_at_rest_are_counted_out():
+def test_a_whole_file_lacks_nothing():
+    frames = replace(made_frames(), n_official=20)
+    assert Window().choose(frames)[1] == {}
+    assert posed(frames, lambda dft: dft).slope().of == 24
+
+
+def test_frames_at_rest_are_not_asked_about():
     frames = made_frames()
     still = frames.forces_ev_per_ang.copy()
-    still[frames.crystals.atom_slice(3)] = 0.01
-    rows, excluded = Window().choose(replace(frames, forces_ev_per_ang=still))
+    still[frames.crystals.atom_slice(3)] = 0.0999
+    still[frames.crystals.atom_slice(4)] = 0.1001
+    rows, absent = Window().choose(replace(frames, forces_ev_per_ang=still))
     assert 3 not in rows
-    assert excluded["DFT forces below 0.1 eV/Å rms"] == 1
+    assert 4 in rows
+    assert absent["DFT forces below 0.1 eV/Å rms"] == 1
+    pressed, absent = Window(pressure_gpa=(-5.0, 100.0)).choose(
+        replace(frames, forces_ev_per_ang=0 * still)
+    )
+    assert len(pressed) == 0
+    inside = int(((frames.pressure_gpa > -5) & (frames.pressure_gpa < 100)).sum())
+    assert absent["DFT forces below 0.1 eV/Å rms"] == inside  # each frame under one reason
 
 
 @settings(max_examples=30, deadline=None)
@@ -157,24 +216,78 @@ def test_frames_at_rest_are_counted_out():
 def test_unbiased_noise_in_a_model_does_not_move_the_slope(factor, noise, seed):
     frames = made_frames(200, seed=1)
     draw = np.random.default_rng(seed)
-    posed = runner.posed_forces(
-        frames, lambda dft: factor * dft + noise * draw.normal(size=dft.shape), model="posed"
-    )
-    interval = posed.slope().interval
+    made = posed(frames, lambda dft: factor * dft + noise * draw.normal(size=dft.shape))
     components = 3 * len(frames.crystals.numbers)  # each of unit variance
-    assert interval.estimate == pytest.approx(factor, abs=5 * noise / np.sqrt(components) + 1e-12)
+    within = 5 * noise / np.sqrt(components) + 1e-12
+    assert made.slope().interval.estimate == pytest.approx(factor, abs=within)
 
 
-def test_frames_of_one_element_are_resampled_and_formulas_of_many():
+def test_a_planted_fault_keeps_the_subject_and_says_what_it_is():
     frames = made_frames()
-    posed = runner.posed_forces(frames, lambda dft: dft, model="DFT")
-    assert "reduced formulas" in posed.slope().interval.method
-    silicon = replace(frames.crystals, numbers=np.full_like(frames.crystals.numbers, 14))
-    alone = runner.posed_forces(
-        replace(frames, crystals=silicon), lambda dft: dft, model="DFT"
-    ).slope()
-    assert "frames" in alone.interval.method
-    assert alone.interval.n_clusters == len(frames)
+    made = posed(frames, lambda dft: 0.5 * dft)
+    stiffer = made.stiffened(0.25)
+    assert (stiffer.model, stiffer.subject) == ("model and +0.25 of DFT's forces", "subject")
+    assert stiffer.slope().interval.estimate == pytest.approx(0.75)
+    assert made.stiffened(-0.125).model == "model and -0.125 of DFT's forces"
+    other = made.with_forces(lambda forces: 2 * forces, name="twice")
+    assert (other.model, other.subject) == ("twice", "subject")
+    assert other.slope().interval.estimate == pytest.approx(1.0)
+    assert made.slope().interval.estimate == pytest.approx(0.5)  # and the first stays as it was
+    assert (other.slope().model, other.slope().subject) == ("twice", "subject")
+
+
+def of_one_element(frames: Frames) -> Frames:
+    numbers = np.full_like(frames.crystals.numbers, 14)
+    return replace(frames, crystals=replace(frames.crystals, numbers=numbers))
+
+
+def test_frames_of_one_element_are_drawn_anew_and_formulas_of_many():
+    frames = made_frames()
+    many = posed(frames, lambda dft: dft).slope().interval
+    formulas = frames.crystals.reduced_formulas()
+    assert f"{len(set(formulas))} reduced formulas" in many.method
+    alone = posed(of_one_element(frames), lambda dft: dft).slope().interval
+    assert "24 frames" in alone.method
+    assert alone.n_clusters == len(frames)
+
+
+def test_frames_that_symmetry_makes_equal_are_one_draw():
+    """One strain along each of three axes: three frames with one energy and one size of force."""
+    frames = of_one_element(made_frames())
+    counts = frames.crystals.n_atoms
+    like = np.flatnonzero(counts == counts[0])[:4]
+    other = int(np.flatnonzero(counts != counts[0])[0])
+    energy, forces = frames.energy_ev_per_atom.copy(), frames.forces_ev_per_ang.copy()
+    turned = frames.forces_ev_per_ang[frames.crystals.atom_slice(0)]
+    size = np.sqrt(np.mean(turned**2))
+    for frame, (off_ev, off_force) in zip(
+        like.tolist(), ((0, 0), (9e-5, 9e-4), (-1.1e-4, 0), (0, -1.1e-3)), strict=True
+    ):
+        mine = frames.crystals.atom_slice(frame)
+        energy[frame] = energy[0] + off_ev
+        forces[mine] = np.roll(turned, frame, axis=1) * (1 + off_force / size)
+    energy[other] = energy[0]
+    forces[frames.crystals.atom_slice(other)] = size
+    frames = replace(frames, energy_ev_per_atom=energy, forces_ev_per_ang=forces)
+    labels = runner._equal_frames(frames)
+    expected = np.arange(24)
+    expected[like[1]] = 0
+    np.testing.assert_array_equal(labels, expected)
+    assert posed(frames, lambda dft: dft).slope().interval.n_clusters == 23
+
+
+def test_frames_that_are_all_alike_have_no_interval():
+    frames = of_one_element(made_frames(2))
+    crystals = frames.crystals[np.array([0, 0])]
+    forces = np.tile(frames.forces_ev_per_ang[frames.crystals.atom_slice(0)], (2, 1))
+    alike = replace(
+        frames,
+        crystals=crystals,
+        energy_ev_per_atom=np.array([-5.0, -5.0]),
+        forces_ev_per_ang=forces,
+    )
+    with pytest.raises(CannotResolve, match="model scores frames of made that are all alike"):
+        posed(alike, lambda dft: dft).slope()
 
 
 def test_a_set_without_a_frame_to_score_is_not_available(store):
@@ -185,8 +298,20 @@ def test_a_set_without_a_frame_to_score_is_not_available(store):
     iron_frames = replace(frames, crystals=iron)
     with pytest.raises(NotAvailable, match=r"scores no frame.*isolated"):
         runner.forces(Softened(iron_frames), iron_frames, store)
-    with pytest.raises(ConfigError, match="is empty"):
-        Window(pressure_gpa=(5.0, -5.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"pressure_gpa": (5.0, -5.0)}, "is empty; give low, high in GPa"),
+        ({"pressure_gpa": (5.0, 5.0)}, "is empty; give low, high in GPa"),
+        ({"least_rms_force_ev_per_ang": -0.1}, "neither forces nor numbers of atoms are negative"),
+        ({"max_atoms": -1}, "neither forces nor numbers of atoms are negative"),
+    ],
+)
+def test_windows_that_hold_nothing_are_refused(wrong, says):
+    with pytest.raises(ConfigError, match=says):
+        Window(**wrong)
 
 
 # --- energies -------------------------------------------------------------------------------------
@@ -200,10 +325,16 @@ def test_the_level_a_model_was_trained_at_is_found(store, corrections, corrected
     scored = result.scored("as-trained", training_like=result, store=store)
     measured = runner.energy_mae(scored)
     assert measured.interval.estimate == pytest.approx(0.0, abs=1e-12)
-    assert measured.excluded["1 isolated atom"] > 0
+    isolated = int((~result.predicted.scored).sum())
+    assert measured.excluded == {"1 isolated atom": isolated}
+    assert measured.absent == {"not in the file at hand": 1}
+    assert isolated > 0
     assert measured.of == 61
+    assert measured.quantity == "MAE of the energy"
+    assert (measured.model, measured.subject) == ("softened (as-trained)", "softened")
     other = "raw" if corrected else "mp2020"
     assert result.mae_ev_per_atom(other) > 0.1
+    assert scored.without_group_ev_per_atom == ()
 
 
 def test_a_refit_takes_off_what_is_linear_in_the_composition(store, corrections):
@@ -232,6 +363,39 @@ def test_a_refit_never_sees_the_frame_it_is_used_for(store, corrections):
     assert np.abs(refitted.error_ev_per_atom).mean() > np.abs(as_trained.error_ev_per_atom).mean()
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_refit_carries_its_own_error(store, corrections, own):
+    """As many fits as there are parts, each without one of them, and without the frame itself."""
+    like, unlike = made_frames(60, seed=7, name="like"), made_frames(40, seed=8, name="unlike")
+    model = Softened(like, unlike, corrected=True)
+    training = runner.energies(model, like, store)
+    draw = np.random.default_rng(0).normal(0, 0.1, len(like))
+    energy = training.predicted.energy + draw
+    training = replace(training, predicted=replace(training.predicted, energy=energy))
+    asked = training if own else runner.energies(model, unlike, store)
+    scored = asked.scored("refit", training_like=training, store=store, folds=4)
+    others = scored.without_group_ev_per_atom
+    assert len(others) == 4
+    assert all(np.abs(other - scored.predicted_ev_per_atom).max() > 1e-3 for other in others)
+    measured = runner.energy_mae(scored).interval
+    assert "with the refit's own error, 4 groups" in measured.method
+    plain = replace(scored, without_group_ev_per_atom=()).mae().interval
+    assert measured.resolution > plain.resolution
+    # by hand: the table of all training frames but one part, taken off
+    keep, parts = asked.predicted.scored, training._parts(4)
+    fractions = asked.frames.crystals.fractions()
+    mine = parts[1] if own else np.ones(len(asked.frames), dtype=bool)
+    used = training.predicted.scored & ~parts[2] & (~parts[1] if own else True)
+    table = runner.refit_once(
+        store,
+        training.predicted.energy[used],
+        training.reference_ev_per_atom("mp2020")[used],
+        training.frames.crystals.compositions()[used],
+    )
+    by_hand = asked.predicted.energy - fractions @ np.nan_to_num(table.energies_ev_per_atom)
+    np.testing.assert_allclose(others[2][mine[keep]], by_hand[mine & keep], atol=1e-12)
+
+
 def test_an_element_the_refit_has_not_seen_keeps_its_level_and_is_counted(store, corrections):
     like, unlike = made_frames(40, seed=5, name="like"), made_frames(20, seed=6, name="unlike")
     argon = unlike.crystals.numbers.copy()
@@ -249,9 +413,22 @@ def test_a_sample_of_energies_is_stated(store, corrections):
     frames = made_frames(40)
     result = runner.energies(Softened(frames), frames, store, max_frames=10)
     measured = runner.energy_mae(result.scored("as-trained", training_like=result, store=store))
-    assert measured.excluded[LEFT_OUT] == 30
-    assert measured.excluded["not in the file at hand"] == 1
+    assert measured.absent == {LEFT_OUT: 30, "not in the file at hand": 1}
+    isolated = int((~result.predicted.scored).sum())
+    assert measured.excluded == ({"1 isolated atom": isolated} if isolated else {})
+    assert measured.scored == 10 - isolated
     assert measured.of == 41
+    again = runner.energies(Softened(frames), frames, store, max_frames=10)
+    assert (
+        again.frames.ids.tolist()
+        == result.frames.ids.tolist()
+        == sorted(result.frames.ids, key=lambda name: int(name.split("-")[1]))
+    )
+    other = runner.energies(Softened(frames), frames, store, max_frames=10, seed=1)
+    assert other.frames.ids.tolist() != result.frames.ids.tolist()
+    whole = runner.energies(Softened(frames), frames, store, max_frames=40)
+    assert len(whole.frames) == 40
+    assert whole.absent == {"not in the file at hand": 1}
     with pytest.raises(ConfigError, match="no alignment 'none'"):
         result.scored("none", training_like=result, store=store)
 
@@ -265,111 +442,6 @@ def test_the_store_is_asked_once(store, corrections):
     runner.energies(model, frames, store)
     runner.forces(model, frames, store)
     assert store.traffic.computed == before
-
-
-# --- dimers ---------------------------------------------------------------------------------------
-
-
-def morse_dimers(symbols: tuple[str, ...] = ("H", "Na", "Si", "Po"), n: int = 40) -> Dimers:
-    """Morse curves, whose forces are the slopes of their energies."""
-    r = np.geomspace(0.8, 6.0, n)
-    columns = []
-    for i in range(len(symbols)):
-        curve = Morse(depth_ev=1.0 + i, stiffness_per_ang=1.5, minimum_ang=1.6 + 0.2 * i)
-        step = 1e-5
-        slope = (curve.energy_ev(r + step) - curve.energy_ev(r - step)) / (2 * step)
-        columns.append((r, curve.energy_ev(r), -slope))
-    distance, energy, force = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return Dimers(
-        functional="PBE",
-        symbols=symbols,
-        offsets=n * np.arange(len(symbols) + 1, dtype=np.int64),
-        distance_ang=distance,
-        energy_ev=energy,
-        force_ev_per_ang=force,
-        inputs={"dimers": "0" * 64},
-    )
-
-
-@pytest.mark.parametrize("region", dimers_runner.REGIONS)
-def test_dimers_give_the_planted_slope_and_count_every_point(region):
-    dimers = morse_dimers()
-    posed = dimers_runner.posed(dimers, lambda dft: 0.7 * dft, model="DFT x 0.7")
-    measured = posed.slope(region)
-    assert measured.interval.estimate == pytest.approx(0.7)
-    assert measured.of == posed.region(region).sum() > 0
-    assert measured.scored == measured.of - measured.excluded["no crystals to train on (Po)"]
-    assert "3 elements" in measured.interval.method
-    assert measured.details["summed_well_depth_dft_ev"] == pytest.approx(1 + 2 + 3, rel=0.02)
-
-
-def test_regions_do_not_overlap_and_walls_are_within_their_forces():
-    posed = dimers_runner.posed(morse_dimers(), lambda dft: dft, model="DFT")
-    masks = [posed.region(name) for name in dimers_runner.REGIONS]
-    assert np.sum(masks, axis=0).max() == 1
-    wall = posed.dimers.force_ev_per_ang[masks[0]]
-    assert wall.min() >= 1.0
-    assert wall.max() <= 30.0
-    with pytest.raises(ConfigError, match="no region 'well'"):
-        posed.region("well")
-
-
-def test_a_curve_that_jumps_between_states_does_not_count():
-    dimers = morse_dimers()
-    jumping = dimers.energy_ev.copy()
-    jumping[dimers.points(1)] += 5.0 * (np.arange(40) % 2)
-    posed = dimers_runner.posed(
-        replace(dimers, energy_ev=jumping), lambda dft: 0.7 * dft, model="jumps"
-    )
-    assert posed.mismatch()[[0, 2]].max() < 0.1
-    assert posed.usable().tolist() == [True, False, True, False]
-    reasons = posed.slope("dissociation").excluded
-    assert any("jumps between electronic states (Na)" in reason for reason in reasons)
-
-
-class Springs:
-    """Pulls every dimer with 2 (1.8 - r) eV/Å; atoms further than 4 Å apart are isolated."""
-
-    identity = Identity(name="springs", weights_sha256="b" * 64)
-    elements = frozenset(range(1, 119))
-
-    def plan(self, crystals: Crystals) -> list[np.ndarray]:
-        return np.array_split(np.arange(len(crystals)), 3)
-
-    def predict(self, crystals: Crystals, properties: Sequence[str] = ("energy",)) -> Prediction:
-        pairs = crystals.frac_coords.reshape(-1, 2, 3)
-        r = (pairs[:, 1] - pairs[:, 0])[:, 0] * crystals.lattices[:, 0, 0]
-        apart = r > 4.0
-        pull = 2.0 * (1.8 - r)[:, None] * np.array([1.0, 0.0, 0.0])
-        return Prediction(
-            energy=np.where(apart, np.nan, (r - 1.8) ** 2 / 2),
-            forces=[np.stack([-f, f]) for f in pull],
-            problems={int(row): "2 isolated atoms" for row in np.flatnonzero(apart)},
-        )
-
-
-def test_points_beyond_the_cutoff_are_excluded_with_the_models_reason(store):
-    result = dimers_runner.run(Springs(), morse_dimers(), store)
-    far = result.dimers.distance_ang > 4.0
-    assert np.isnan(result.energy_ev[far]).all()
-    near = ~far
-    np.testing.assert_allclose(
-        result.force_ev_per_ang[near], 2 * (1.8 - result.dimers.distance_ang[near]), atol=1e-9
-    )
-    np.testing.assert_allclose(
-        result.energy_ev[near], (result.dimers.distance_ang[near] - 1.8) ** 2, atol=1e-9
-    )
-    excluded = result.slope("dissociation").excluded
-    usable = result.usable()[result.dimers.curve_of_point]
-    assert excluded["2 isolated atoms"] == (far & usable & result.region("dissociation")).sum()
-
-
-def test_a_model_that_scores_fewer_than_two_dimers_is_not_measured():
-    posed = dimers_runner.posed(morse_dimers(("H", "Po")), lambda dft: dft, model="DFT")
-    with pytest.raises(NotAvailable, match="fewer than two dimers"):
-        posed.slope("wall")
-    with pytest.raises(ConfigError, match="windows must not be empty"):
-        dimers_runner.DimerScan(wall_ev_per_ang=(5.0, 1.0))
 
 
 def test_frames_refuse_columns_that_do_not_fit():

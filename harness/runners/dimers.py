@@ -1,6 +1,6 @@
 """Force slopes of homonuclear dimers against DFT, in three regions of distance.
 
-Public: REGIONS, DimerScan, DimerResult, run, posed.
+Public: REGIONS, DimerScan, DimerResult, run.
 
 A dimer is a molecule: nothing a potential trained on crystals has seen, and its DFT curve is the
 lowest of several spin states, which such a potential does not know of. What is measured here is how
@@ -14,20 +14,26 @@ equilibrium   0.9 r_min <= r <= 1.1 r_min
 dissociation  r > 1.1 r_min, up to 6 Å; beyond its cutoff a potential sees isolated atoms, and where
               it says so, such points are excluded and counted. CHGNet's cutoff is just 6 Å: it
               scores every point, the last with next to no interaction left
+
+Every element has one slope in a region, and what is reported is the median of elements. Pooled over
+points an element counts by the square of its forces, the predicted ones too, and one whose forces
+are predicted a hundred times too large decides the slope of all. The pooled slope stands in the
+details, with the element that moves it most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
 from harness.claims import Measurement
 from harness.data.frames import Dimers
-from harness.errors import ConfigError, NotAvailable
+from harness.errors import CannotResolve, ConfigError, NotAvailable
 from harness.models.protocol import Model
-from harness.statistics import bootstrap, ratio_of_sums
+from harness.statistics import bootstrap, median, ratio_of_sums
 from harness.store import MakeProgress, PredictionStore
 
 REGIONS = ("wall", "equilibrium", "dissociation")
@@ -63,7 +69,19 @@ class DimerResult:
     force_ev_per_ang: np.ndarray  # (n,) the model's along the bond, positive = repulsive; nan
     problems: Mapping[int, str]  # point -> why it was not scored
     model: str
+    subject: str  # the model's name, also where a fault was planted in its predictions
     inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def with_forces(self, change: Callable[[np.ndarray], np.ndarray], *, name: str) -> DimerResult:
+        """The same points with the model's forces, (n,), altered: how controls plant a fault."""
+        return replace(self, model=name, force_ev_per_ang=change(self.force_ev_per_ang.copy()))
+
+    def stiffened(self, share: float) -> DimerResult:
+        """With this share of DFT's forces added to the model's: every slope is larger by it."""
+        return self.with_forces(
+            lambda force: force + share * self.dimers.force_ev_per_ang,
+            name=f"{self.model} and {share:+.3g} of DFT's forces",
+        )
 
     @property
     def r_min_ang(self) -> np.ndarray:
@@ -113,96 +131,82 @@ class DimerResult:
             found[curve] = np.abs(change - work).sum() / total if total > 0 else np.inf
         return found
 
-    def unusable(self) -> dict[str, np.ndarray]:
-        """Reason -> (m,) bool of the curves that do not count, whatever the model."""
+    def _unusable(self) -> list[tuple[str, np.ndarray]]:
+        """Why curves do not count, whatever the model, and (m,) bool which."""
         symbols = np.array(self.dimers.symbols)
         untrained = np.isin(symbols, UNTRAINED)
         jumps = (self.mismatch() > self.config.most_mismatch) & ~untrained
-        return {
-            f"no crystals to train on ({' '.join(symbols[untrained])})": untrained,
-            f"DFT jumps between electronic states ({' '.join(symbols[jumps])})": jumps,
-        }
+        return [
+            (f"no crystals to train on ({' '.join(symbols[untrained])})", untrained),
+            (f"DFT jumps between electronic states ({' '.join(symbols[jumps])})", jumps),
+        ]
 
     def usable(self) -> np.ndarray:
         """(m,) bool: the curves that count."""
-        return ~np.any(list(self.unusable().values()), axis=0)
+        return ~np.any([curves for _, curves in self._unusable()], axis=0)
 
     def slope(self, region: str) -> Measurement:
-        """Slope through the origin of the model's forces on DFT's, over the points of a region.
+        """Slope through the origin of an element's forces on DFT's in a region, median of elements.
 
-        Elements are resampled: the points of one curve err together.
+        Coverage is in points; the interval is over elements: points of one curve err together.
 
         Raises:
-            NotAvailable: the model scores points of fewer than two elements.
+            CannotResolve: the model scores points of fewer than two elements.
         """
         inside = self.region(region)
         owner = self.dimers.curve_of_point
-        excluded: dict[str, int] = {}
-        for reason, curves in self.unusable().items():
-            if n := int((inside & curves[owner]).sum()):
-                excluded[reason] = n
+        unusable = {why: int((inside & curves[owner]).sum()) for why, curves in self._unusable()}
         counted = inside & self.usable()[owner]
         scored = counted & np.isfinite(self.force_ev_per_ang)
-        for point in np.flatnonzero(counted & ~scored).tolist():
-            reason = self.problems.get(point, "no finite force")
-            excluded[reason] = excluded.get(reason, 0) + 1
+        excluded = Counter(
+            self.problems.get(point, "no finite force")
+            for point in np.flatnonzero(counted & ~scored).tolist()
+        )
         if len(np.unique(owner[scored])) < 2:
-            raise NotAvailable(
+            raise CannotResolve(
                 f"{self.model} scores points of fewer than two dimers in the region {region}: "
-                f"{excluded}"
+                f"{dict(excluded)}"
             )
         reference, predicted = self.dimers.force_ev_per_ang[scored], self.force_ev_per_ang[scored]
-        interval = bootstrap(
-            np.stack([reference * predicted, reference**2]),
-            owner[scored],
-            ratio_of_sums,
-            unit="elements",
-        )
+        elements, products, squares = self._by_element(scored)
+        slopes = products / squares
         return Measurement(
-            quantity=f"slope of dimer forces on DFT's, through the origin, {region}",
-            interval=interval,
+            quantity=f"slope of dimer forces on DFT's, through the origin, {region}, median of "
+            "elements",
+            interval=replace(median(slopes, unit="elements"), n=int(scored.sum())),
             scored=int(scored.sum()),
             of=int(inside.sum()),
             dataset=f"{self.dimers.functional} dimers",
             model=self.model,
-            excluded=excluded,
+            subject=self.subject,
+            excluded=dict(excluded),
+            absent={why: n for why, n in unusable.items() if n},
             inputs=self.inputs,
             details={
                 "config": asdict(self.config),
-                "elements": len(np.unique(owner[scored])),
+                "elements": len(elements),
+                "elements_below_one": int((slopes < 1).sum()),
+                "smallest_slope": {elements[i]: float(slopes[i]) for i in [int(slopes.argmin())]},
+                "largest_slope": {elements[i]: float(slopes[i]) for i in [int(slopes.argmax())]},
+                **_pooled(elements, products, squares),
                 "force_mae_ev_per_ang": float(np.abs(predicted - reference).mean()),
                 "force_rms_ev_per_ang": float(np.sqrt(np.mean(reference**2))),
                 "sign_differs_at": int((reference * predicted < 0).sum()),
-                "median_slope_of_elements": float(np.median(self._by_element(scored))),
-                "elements_below_one": int((self._by_element(scored) < 1).sum()),
-                **self._most_influential(scored),
                 **self._wells(),
             },
         )
 
-    def _by_element(self, points: np.ndarray) -> np.ndarray:
-        """(k,) slope of each element that has points here."""
+    def _by_element(self, points: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Elements that have forces among these points, and their sums (k,) of DFT times model and
+        of DFT squared, eV²/Å²."""
         owner = self.dimers.curve_of_point[points]
         reference, predicted = self.dimers.force_ev_per_ang[points], self.force_ev_per_ang[points]
         n = len(self.dimers.symbols)
         products = np.bincount(owner, weights=reference * predicted, minlength=n)
         squares = np.bincount(owner, weights=reference**2, minlength=n)
-        present = squares > 0
-        return products[present] / squares[present]
-
-    def _most_influential(self, points: np.ndarray) -> dict[str, object]:
-        """The element without which the pooled slope changes most, and the slope without it."""
-        owner = self.dimers.curve_of_point[points]
-        reference, predicted = self.dimers.force_ev_per_ang[points], self.force_ev_per_ang[points]
-        n = len(self.dimers.symbols)
-        products = np.bincount(owner, weights=reference * predicted, minlength=n)
-        squares = np.bincount(owner, weights=reference**2, minlength=n)
-        without = (products.sum() - products) / (squares.sum() - squares)
-        which = int(np.argmax(np.abs(without - products.sum() / squares.sum())))
-        return {
-            "most_influential_element": self.dimers.symbols[which],
-            "slope_without_it": float(without[which]),
-        }
+        present = np.flatnonzero(squares > 0)
+        names = [self.dimers.symbols[i] for i in present.tolist()]
+        return names, products[present], squares[present]
 
     def _wells(self) -> dict[str, object]:
         """What it takes to pull dimers from DFT's r_min to the last distance scored, eV, summed."""
@@ -252,24 +256,27 @@ def run(
         force_ev_per_ang=np.where(predicted.scored, along, np.nan),
         problems=predicted.problems,
         model=model.identity.name,
+        subject=model.identity.name,
         inputs={**dimers.inputs, model.identity.name: model.identity.weights_sha256},
     )
 
 
-def posed(
-    dimers: Dimers,
-    change: Callable[[np.ndarray], np.ndarray],
-    *,
-    model: str,
-    config: DimerScan = DimerScan(),
-) -> DimerResult:
-    """DFT's own forces, (n,) altered by ``change``, in the place of a model's: a known slope."""
-    return DimerResult(
-        config=config,
-        dimers=dimers,
-        energy_ev=dimers.energy_ev,
-        force_ev_per_ang=change(dimers.force_ev_per_ang.copy()),
-        problems={},
-        model=model,
-        inputs=dimers.inputs,
+def _pooled(
+    elements: Sequence[str], products: np.ndarray, squares: np.ndarray
+) -> dict[str, object]:
+    """Slope over the points of all elements together, and the element that moves it most."""
+    pooled = bootstrap(
+        np.stack([products, squares]), np.array(elements), ratio_of_sums, unit="elements"
     )
+    without = (products.sum() - products) / (squares.sum() - squares)
+    most = int(np.argmax(np.abs(without - pooled.estimate)))
+    return {
+        "pooled_slope": {
+            "estimate": pooled.estimate,
+            "low": pooled.low,
+            "high": pooled.high,
+            "effective": pooled.effective,
+        },
+        "most_influential_element": elements[most],
+        "pooled_slope_without_it": float(without[most]),
+    }

@@ -1,16 +1,24 @@
 """Score a potential on frames away from equilibrium: slope of its forces, error of its energies.
 
-Public: Window, ForceResult, forces, posed_forces; ALIGNMENTS, LEVELS, EnergyResult, energies,
-energy_mae. Predictions and corrections come from the store or are computed into it.
+Public: Window, ForceResult, forces; ALIGNMENTS, LEVELS, EnergyResult, energies, energy_mae.
+Predictions and corrections come from the store or are computed into it.
 
 The slope is that of the model's force components on DFT's, through the origin, over all components
 of all frames. Noise in the model does not move it; noise in DFT would lower it. A slope below one
 is what is called softening: the potential's landscape is less steep than DFT's.
+
+What an interval of it is over is a matter of physics. Frames of one formula stem from one or two
+runs of molecular dynamics, so formulas are drawn where a set has several. Where it has one, its
+frames are, and those that symmetry makes equal (one strain along each of three equivalent axes)
+are drawn together. Frames of one run share its temperature: between runs slopes of one potential
+differ by up to a factor of two, within a run by a few percent. An interval over frames is therefore
+of this set, at its own temperatures and strains, and says nothing of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,7 +26,7 @@ import numpy as np
 from harness.claims import Measurement
 from harness.data import mp2020
 from harness.data.frames import PUBLISHED_MAE_EV_PER_ATOM, Frames
-from harness.errors import ConfigError, NotAvailable
+from harness.errors import CannotResolve, ConfigError, NotAvailable
 from harness.models.protocol import Identity, Model, Prediction
 from harness.scores import Scored
 from harness.statistics import bootstrap, ratio_of_sums
@@ -27,7 +35,10 @@ from harness.store import MakeProgress, PredictionStore, refit_once, row_digest
 ALIGNMENTS = ("as-trained", "refit")
 LEVELS = ("mp2020", "raw")
 LEFT_OUT = "left out of the quick session"
-_ABSENT = "not in the file at hand"
+_NOT_AT_HAND = "not in the file at hand"
+# Two frames of as many atoms that agree so well are one frame in two orientations
+_SAME_ENERGY_EV_PER_ATOM = 1e-4
+_SAME_FORCE_EV_PER_ANG = 1e-3  # root mean square over components
 
 
 # --- forces ---------------------------------------------------------------------------------------
@@ -49,26 +60,26 @@ class Window:
             raise ConfigError(f"{self}: neither forces nor numbers of atoms are negative")
 
     def choose(self, frames: Frames) -> tuple[np.ndarray, dict[str, int]]:
-        """(k,) rows to predict, ascending, and why the others are not among them."""
-        excluded = {}
+        """(k,) rows to predict, ascending, and why nobody is asked about the others."""
+        absent = {}
         keep = np.ones(len(frames), dtype=bool)
         if self.pressure_gpa is not None:
             low, high = self.pressure_gpa
             pressure = frames.pressure_gpa
             keep = (low < pressure) & (pressure < high)
-            excluded[f"DFT pressure outside {low:g} to {high:g} GPa"] = int((~keep).sum())
+            absent[f"DFT pressure outside {low:g} to {high:g} GPa"] = int((~keep).sum())
         weak = _rms_force(frames) < self.least_rms_force_ev_per_ang
         reason = f"DFT forces below {self.least_rms_force_ev_per_ang:g} eV/Å rms"
-        excluded[reason] = int((keep & weak).sum())
+        absent[reason] = int((keep & weak).sum())
         rows = np.flatnonzero(keep & ~weak)
         if self.max_atoms is not None:
             order = np.random.default_rng(self.seed).permutation(rows)
             before = np.cumsum(frames.crystals.n_atoms[order]) - frames.crystals.n_atoms[order]
             drawn = np.sort(order[before < self.max_atoms])
-            excluded[LEFT_OUT] = len(rows) - len(drawn)
+            absent[LEFT_OUT] = len(rows) - len(drawn)
             rows = drawn
-        excluded[_ABSENT] = max(0, frames.n_official - len(frames))
-        return rows, {why: n for why, n in excluded.items() if n}
+        absent[_NOT_AT_HAND] = max(0, frames.n_official - len(frames))
+        return rows, {why: n for why, n in absent.items() if n}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,22 +90,43 @@ class ForceResult:
     frames: Frames  # (n,) the scored ones
     forces_ev_per_ang: np.ndarray  # (N, 3) the model's, finite
     model: str
+    subject: str  # the model's name, also where a fault was planted in its predictions
     of: int
-    excluded: Mapping[str, int]
+    excluded: Mapping[str, int]  # the model was asked and did not answer
+    absent: Mapping[str, int]  # nobody was asked
     inputs: Mapping[str, str]
+
+    def with_forces(self, change: Callable[[np.ndarray], np.ndarray], *, name: str) -> ForceResult:
+        """The same frames with the model's forces, (N, 3), altered: how controls plant a fault."""
+        return replace(self, model=name, forces_ev_per_ang=change(self.forces_ev_per_ang.copy()))
+
+    def stiffened(self, share: float) -> ForceResult:
+        """With this share of DFT's forces added to the model's: the slope is larger by it."""
+        return self.with_forces(
+            lambda forces: forces + share * self.frames.forces_ev_per_ang,
+            name=f"{self.model} and {share:+.3g} of DFT's forces",
+        )
 
     def slope(self) -> Measurement:
         """Slope through the origin of the model's force components on DFT's.
 
-        Frames of one formula stem from one trajectory, so formulas are resampled where a set has
-        several, and frames where it has one.
+        Drawn anew are formulas where the set has several, and frames where it has one.
+
+        Raises:
+            CannotResolve: all frames are of one kind that would be drawn together.
         """
         formulas = self.frames.crystals.reduced_formulas()
         many = len(np.unique(formulas)) > 1
+        units = formulas if many else _equal_frames(self.frames)
+        if len(np.unique(units)) < 2:
+            raise CannotResolve(
+                f"{self.model} scores frames of {self.frames.name} that are all alike: an interval "
+                "needs two that differ"
+            )
         reference, predicted = self.frames.forces_ev_per_ang, self.forces_ev_per_ang
         interval = bootstrap(
             np.stack([self._per_frame(reference * predicted), self._per_frame(reference**2)]),
-            formulas if many else np.arange(len(formulas)),
+            units,
             ratio_of_sums,
             unit="reduced formulas" if many else "frames",
         )
@@ -106,7 +138,9 @@ class ForceResult:
             of=self.of,
             dataset=self.frames.name,
             model=self.model,
+            subject=self.subject,
             excluded=self.excluded,
+            absent=self.absent,
             inputs=self.inputs,
             details={
                 "window": asdict(self.window),
@@ -146,14 +180,14 @@ def forces(
     Raises:
         NotAvailable: the model gives no forces, or no frame of the window could be scored.
     """
-    rows, excluded = window.choose(frames)
+    rows, absent = window.choose(frames)
     if len(rows) == 0:
-        raise NotAvailable(f"no frame of {frames.name} lies in the window: {excluded}")
+        raise NotAvailable(f"no frame of {frames.name} lies in the window: {absent}")
     chosen = frames[rows]
     tick = progress(f"{model.identity.name} forces, {frames.name}", len(rows)) if progress else None
     predicted = store.predict(model, chosen.crystals, ("energy", "forces"), tick)
     scored = np.flatnonzero(predicted.scored)
-    _count(excluded, predicted.problems.values())
+    excluded = dict(Counter(predicted.problems.values()))
     if len(scored) == 0 or predicted.forces is None:
         raise NotAvailable(
             f"{model.identity.name} scores no frame of {frames.name} in the window: {excluded}"
@@ -163,34 +197,28 @@ def forces(
         frames=chosen[scored],
         forces_ev_per_ang=np.concatenate([predicted.forces[row] for row in scored.tolist()]),
         model=model.identity.name,
+        subject=model.identity.name,
         of=max(frames.n_official, len(frames)),
         excluded=excluded,
+        absent=absent,
         inputs={**frames.inputs, model.identity.name: model.identity.weights_sha256},
     )
 
 
-def posed_forces(
-    frames: Frames,
-    change: Callable[[np.ndarray], np.ndarray],
-    *,
-    model: str,
-    window: Window = Window(),
-) -> ForceResult:
-    """DFT's own forces, (N, 3) altered by ``change``, in the place of a model's.
-
-    A control needs a subject whose slope is known.
-    """
-    rows, excluded = window.choose(frames)
-    chosen = frames[rows]
-    return ForceResult(
-        window=window,
-        frames=chosen,
-        forces_ev_per_ang=change(chosen.forces_ev_per_ang.copy()),
-        model=model,
-        of=max(frames.n_official, len(frames)),
-        excluded=excluded,
-        inputs=frames.inputs,
-    )
+def _equal_frames(frames: Frames) -> np.ndarray:
+    """(n,) labels: one for frames that are the same but for their orientation."""
+    energy, force = frames.energy_ev_per_atom, _rms_force(frames)
+    n_atoms = frames.crystals.n_atoms
+    labels = np.arange(len(frames))
+    for i in range(len(frames)):
+        same = (
+            (n_atoms[:i] == n_atoms[i])
+            & (np.abs(energy[:i] - energy[i]) < _SAME_ENERGY_EV_PER_ATOM)
+            & (np.abs(force[:i] - force[i]) < _SAME_FORCE_EV_PER_ANG)
+        )
+        if same.any():
+            labels[i] = labels[np.argmax(same)]
+    return labels
 
 
 def _rms_force(frames: Frames) -> np.ndarray:
@@ -226,7 +254,7 @@ class EnergyResult:
     correction_ev_per_atom: np.ndarray  # (n,) MP2020, to be added to DFT's
     identity: Identity
     of: int
-    left_out: Mapping[str, int]  # reason -> frames that were not predicted
+    absent: Mapping[str, int]  # reason -> frames that nobody was asked about
 
     def reference_ev_per_atom(self, level: str) -> np.ndarray:
         """(n,) DFT's energies at one of LEVELS."""
@@ -266,7 +294,7 @@ class EnergyResult:
         if alignment not in ALIGNMENTS:
             raise ConfigError(f"no alignment {alignment!r}; known: {', '.join(ALIGNMENTS)}")
         level = training_like.level()
-        aligned = self.predicted.energy
+        aligned, without_group = self.predicted.energy, ()
         details: dict[str, object] = {
             "level": level,
             "levels_on": training_like.frames.name,
@@ -274,21 +302,39 @@ class EnergyResult:
         }
         if alignment == "refit":
             shift, unseen = self._shift(training_like, level, store, folds)
-            aligned = aligned - shift
+            aligned = self.predicted.energy - shift
+            without_group = tuple(
+                self.predicted.energy - self._shift(training_like, level, store, folds, group)[0]
+                for group in training_like._parts(folds)
+            )
             details["refit_on_frames"] = int(training_like.predicted.scored.sum())
             details["frames_with_an_element_not_refitted"] = int(unseen.sum())
-        return self._scored(self.reference_ev_per_atom(level), aligned, alignment, details)
+        return self._scored(
+            self.reference_ev_per_atom(level), aligned, alignment, details, without_group
+        )
 
     def _shift(
-        self, training_like: EnergyResult, level: str, store: PredictionStore, folds: int
+        self,
+        training_like: EnergyResult,
+        level: str,
+        store: PredictionStore,
+        folds: int,
+        without: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(n,) eV/atom to take off the model's energies, and (n,) bool where an element of the
-        frame was not seen by the fit."""
+        frame was not seen by the fit.
+
+        Args:
+            without: bool, frames of ``training_like`` that are not to be fitted to either.
+        """
         fractions = self.frames.crystals.fractions()
         own = training_like.frames.name == self.frames.name
+        fitted = training_like.predicted.scored
+        if without is not None:
+            fitted = fitted & ~without
         shift, unseen = np.zeros(len(self.frames)), np.zeros(len(self.frames), dtype=bool)
         for part in self._parts(folds) if own else [np.ones(len(self.frames), dtype=bool)]:
-            use = training_like.predicted.scored & (~part if own else True)
+            use = fitted & ~part if own else fitted
             table = refit_once(
                 store,
                 training_like.predicted.energy[use],
@@ -311,23 +357,26 @@ class EnergyResult:
         predicted: np.ndarray,
         alignment: str,
         details: Mapping[str, object],
+        without_group: Sequence[np.ndarray],
     ) -> Scored:
         scored = self.predicted.scored
-        excluded = dict(self.left_out)
-        _count(excluded, self.predicted.problems.values())
+        excluded = dict(Counter(self.predicted.problems.values()))
         if not scored.any():
             raise NotAvailable(
                 f"{self.identity.name} scores no frame of {self.frames.name}: {excluded}"
             )
         return Scored(
             model=f"{self.identity.name} ({alignment})",
+            subject=self.identity.name,
             dataset=self.frames.name,
             ids=self.frames.ids[scored],
             formulas=self.frames.crystals.reduced_formulas()[scored],
             reference_ev_per_atom=reference[scored],
             predicted_ev_per_atom=predicted[scored],
+            without_group_ev_per_atom=tuple(other[scored] for other in without_group),
             of=self.of,
             excluded=excluded,
+            absent=self.absent,
             inputs={**self.frames.inputs, self.identity.name: self.identity.weights_sha256},
             details={
                 "alignment": alignment,
@@ -354,14 +403,14 @@ def energies(
     progress: MakeProgress | None = None,
 ) -> EnergyResult:
     """Predict energies of all frames, or of ``max_frames`` drawn with ``seed``."""
-    left_out = {_ABSENT: absent} if (absent := frames.n_official - len(frames)) > 0 else {}
+    absent = {_NOT_AT_HAND: n} if (n := frames.n_official - len(frames)) > 0 else {}
     chosen = frames
     if max_frames is not None and max_frames < len(frames):
         drawn = np.random.default_rng(seed).choice(len(frames), size=max_frames, replace=False)
         chosen = frames[np.sort(drawn)]
-        left_out[LEFT_OUT] = len(frames) - max_frames
-    n = len(chosen)
-    tick = progress(f"{model.identity.name} energies, {frames.name}", n) if progress else None
+        absent[LEFT_OUT] = len(frames) - max_frames
+    what = f"{model.identity.name} energies, {frames.name}"
+    tick = progress(what, len(chosen)) if progress else None
     predicted = store.energies(model, chosen.crystals, tick)
     kept = store.arrays(
         Identity(
@@ -378,15 +427,10 @@ def energies(
         correction_ev_per_atom=kept["ev_per_atom"],
         identity=model.identity,
         of=max(frames.n_official, len(frames)),
-        left_out=left_out,
+        absent=absent,
     )
 
 
 def energy_mae(scored: Scored) -> Measurement:
     """Mean absolute error of the energy, eV/atom."""
     return replace(scored.mae(), quantity="MAE of the energy")
-
-
-def _count(excluded: dict[str, int], reasons: Iterable[str]) -> None:
-    for reason in reasons:
-        excluded[reason] = excluded.get(reason, 0) + 1
