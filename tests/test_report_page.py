@@ -723,7 +723,12 @@ def test_exact_is_said_only_where_nothing_was_sampled(tmp_path):
 
 def test_why_an_interval_is_not_trusted_is_said(tmp_path):
     why = "one of 47 crystals decides the number"
-    assert why in text_of(tmp_path, held(unsettled=why))
+    assert f"✓ held {why} 5,219" in text_of(tmp_path, held(fields={"reason": why}))
+    open_ = text_of(tmp_path, held(unsettled=why))
+    assert f"≈ inconclusive {why} 5,219 of 26,551" in overview(open_)
+    assert open_.count(why) == 2  # and in the case
+    by_interval = held(fields={"reason": "what is documented", "chance": 0.01})
+    assert "what is documented" not in overview(text_of(tmp_path, by_interval))
 
 
 def test_what_holds_for_any_input_says_why(tmp_path):

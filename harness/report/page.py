@@ -190,6 +190,12 @@ class _Shown:
         return number(value, record.unit, (record.bound_low, record.bound_high))
 
     @property
+    def why(self) -> str:
+        """What made the verdict where the interval did not: a counterexample, too few rows, an
+        interval not to be trusted, a lever never applied."""
+        return self.record.reason if self.record.chance is None else ""
+
+    @property
     def severity(self) -> str:
         """Of a share of cases: how large the largest deviation is; else empty."""
         severity = self.record.severity
