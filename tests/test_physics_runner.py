@@ -1,15 +1,18 @@
 """Laws of physics on potentials whose right and wrong physics is known on paper."""
 
+import ast
 import importlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from harness.claims import Interval, Measurement, Verdict, below
 from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS
 from harness.data.random_crystals import (
@@ -22,12 +25,24 @@ from harness.data.random_crystals import (
     random_crystals,
 )
 from harness.data.random_forms import moved, reordered, supercells, turned
-from harness.errors import ConfigError, DataError, NotAvailable
+from harness.errors import CannotResolve, ConfigError, DataError, ModelError, NotAvailable
 from harness.models.cards import Card
 from harness.models.protocol import Identity, Prediction
 from harness.plots import breaches, jump_scan
 from harness.runners import physics
-from harness.runners.physics import PROCEDURES, Allowance, Search
+from harness.runners.physics import (
+    PROCEDURES,
+    Allowance,
+    Fault,
+    Faulty,
+    Found,
+    Remembering,
+    Search,
+    sized,
+)
+from harness.runners.physics.found import VERSION
+from harness.runners.physics.search import HIDDEN, Breach, Refused, explore, share_of
+from harness.runners.physics.subject import Subject
 from harness.store import PredictionStore
 
 GPA = 160.21766208
@@ -377,6 +392,86 @@ def test_a_model_without_elements_cannot_be_drawn_for(store):
 # --- the search
 
 
+@dataclass(frozen=True)
+class Number:
+    value: int
+
+    @property
+    def key(self):
+        return str(self.value).encode()
+
+    @property
+    def words(self):
+        return {"value": self.value}
+
+
+NUMBERS_DRAWN = st.integers(0, 10_000).map(Number)
+ONE = {"size": Allowance(value=1.0, typical=1e9, unit="eV")}
+
+
+def above(limit):
+    return lambda case: {"size": Breach(deviation=case.value / limit, size=0.0)}
+
+
+def test_the_smallest_failing_case_is_found_and_counts_as_drawn_only_if_it_was():
+    search = Search(n_examples=30, n_shrinks=200)
+    drawn, smallest = explore(NUMBERS_DRAWN, above(137), ONE, search, None)
+    assert len(drawn) <= 30
+    assert len({case.key for case, _ in drawn}) == len(drawn)
+    case, found = smallest["size"]
+    assert case.value == 137
+    assert found["size"].deviation == 1
+    again, none = explore(NUMBERS_DRAWN, above(137), ONE, replace(search, n_shrinks=0), None)
+    assert [case.value for case, _ in again] == [case.value for case, _ in drawn]
+    assert none == {}
+    assert explore(NUMBERS_DRAWN, above(10_001), ONE, search, None)[1] == {}
+
+
+def test_no_more_cases_are_measured_than_the_search_allows():
+    measured = []
+
+    def measure(case):
+        measured.append(case.value)
+        return above(137)(case)
+
+    drawn, _ = explore(NUMBERS_DRAWN, measure, ONE, Search(n_examples=30, n_shrinks=5), None)
+    assert len(measured) == len(set(measured)) == len(drawn) + 5
+
+
+def test_a_refused_case_has_its_reason_and_is_not_beyond_anything():
+    def measure(case):
+        raise Refused(f"not {case.value}")
+
+    drawn, smallest = explore(NUMBERS_DRAWN, measure, ONE, Search(n_examples=3), None)
+    assert [found for _, found in drawn] == [f"not {case.value}" for case, _ in drawn]
+    assert smallest == {}
+
+
+@pytest.mark.parametrize(
+    ("deviation", "error", "expected"),
+    [(0.7, 0.5, 0.7), (0.7, 0.51, None), (1.6, 0.5, 1.6), (1.6, 0.6, 1.6), (1.6, 0.61, None)],
+)
+def test_a_breach_counts_where_its_numerical_error_leaves_nothing_open(deviation, error, expected):
+    allowance = Allowance(value=1.0, typical=1.0, unit="eV")
+    breach = Breach(deviation=10 * deviation, size=10.0, numerical_error=10 * error)
+    assert share_of(breach, allowance) == (
+        expected if expected is None else pytest.approx(expected)
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"value": 0.0}, {"typical": 0.0}, {"value": -1.0}])
+def test_an_allowance_above_zero_is_asked_for(wrong):
+    with pytest.raises(ConfigError, match="value and typical size must be above zero"):
+        Allowance(**{"value": 1.0, "typical": 1.0, "unit": "eV", **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"n_examples": 0}, {"max_atoms": 0}, {"n_shrinks": -1}])
+def test_a_search_of_nothing_is_refused(wrong):
+    with pytest.raises(ConfigError, match="examples and atoms must be at least 1, shrinks 0"):
+        Search(**wrong)
+    assert Search(n_examples=1, max_atoms=1, n_shrinks=0).seed == 0
+
+
 def test_a_second_session_computes_nothing_and_finds_the_same(store, tmp_path):
     model = LennardJones("hard")
     first = physics.run("extensivity", model, store, EXACT, FEW)
@@ -448,6 +543,173 @@ def test_what_is_allowed_grows_with_the_size_beyond_the_typical(value, typical, 
         assert share == pytest.approx(deviation / value)
     else:
         assert share == pytest.approx(deviation / size * typical / value)
+
+
+# --- what is measured
+
+
+def found(shares, procedure="rotation", **more):
+    """What a search might have found of energies."""
+    words = {"formula": "KrXe", "deviation": 2e-4, "over_allowed": max(shares, default=0.0)}
+    given = {
+        "procedure": procedure,
+        "model": "toy",
+        "weights_sha256": "d" * 64,
+        "search": FEW,
+        "allowed": {"energy": Allowance(value=1e-4, typical=10.0, unit="eV/atom")},
+        "shares": {"energy": list(shares)},
+        "worst": {"energy": words},
+        "minimal": {},
+        "refused": {"energy": {}},
+    }
+    return Found(**{**given, **more})
+
+
+def test_the_share_of_crystals_that_break_a_law_is_measured():
+    measurement = found(
+        [0.2, 0.9, 0.4], refused={"energy": {"no krypton": 2, HIDDEN: 1}}
+    ).measurement("energy")
+    assert measurement.quantity == (
+        "share of crystals that break rotation in energy, beyond 0.0001 eV/atom, or 1e-05 of the "
+        "size"
+    )
+    assert measurement.interval.method == "Clopper-Pearson, 0 of 3 crystals so drawn"
+    assert measurement.interval.estimate == 0
+    assert measurement.interval.high == pytest.approx(1 - 0.025 ** (1 / 3))
+    assert (measurement.scored, measurement.of) == (3, 6)
+    assert measurement.excluded == {"no krypton": 2, HIDDEN: 1}
+    assert measurement.counterexample == ""
+    assert measurement.severity == 0.9
+    assert (measurement.dataset, measurement.model) == ("random crystals", "toy")
+    assert measurement.inputs == {"toy": "d" * 64}
+    assert measurement.details == {
+        "search": asdict(FEW),
+        "allowed": {"value": 1e-4, "typical": 10.0, "unit": "eV/atom"},
+        "largest_over_allowed": 0.9,
+        "median_over_allowed": 0.4,
+        "crystals": 3,
+        "crystals_that_break_it": 0,
+        "breach_rate_below": measurement.interval.high,
+        "worst": {"formula": "KrXe", "deviation": 2e-4, "over_allowed": 0.9},
+    }
+
+
+def test_one_crystal_beyond_what_is_allowed_is_a_counterexample():
+    smallest = {"formula": "Kr"}
+    measurement = found(
+        [0.2, 1.0, 0.4], minimal={"energy": smallest}, ratio={"energy": 2.0}
+    ).measurement("energy")
+    assert measurement.interval.estimate == 1 / 3
+    assert measurement.counterexample == "KrXe: 0.0002 eV/atom, 1 times what is allowed"
+    assert measurement.severity == 1.0
+    assert measurement.details["crystals_that_break_it"] == 1
+    assert measurement.details["minimal"] == smallest
+    assert measurement.details["reported_over_measured"] == 2.0
+    assert found([0.2, 0.999]).measurement("energy").counterexample == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            {"layers": ["Kr", "Xe"], "at_ang": 4.60004},
+            "layers of Kr and Xe 4.6 Å apart: 0.0002 eV/atom, 3.46 times what is allowed",
+        ),
+        (
+            {"together": [{"formula": "Kr"}, {"formula": "KrXe"}]},
+            "a batch of Kr, KrXe: 0.0002 eV/atom, 3.46 times what is allowed",
+        ),
+        ({"formula": "Kr", "problem": "no krypton here"}, "Kr: no krypton here"),
+    ],
+)
+def test_a_counterexample_names_its_crystal_and_its_breach(words, said):
+    worst = {"energy": {**words, "deviation": 2e-4, "over_allowed": 3.4567}}
+    assert found([3.4567], worst=worst).measurement("energy").counterexample == said
+
+
+def test_whether_outputs_are_finite_has_no_severity():
+    broken = found([0.0, 1.0], procedure="finiteness")
+    assert broken.measurement("energy").severity is None
+    assert [name for name, law in PROCEDURES.items() if not law.graded] == ["finiteness"]
+
+
+@pytest.mark.parametrize(
+    ("n", "high", "verdict"),
+    [
+        (36, 0.1, Verdict.HELD),
+        (35, 0.1, Verdict.INCONCLUSIVE),
+        (13, 0.25, Verdict.HELD),
+        (12, 0.25, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_so_many_crystals_exclude_a_share_of_them(n, high, verdict):
+    interval = found([0.0] * n).measurement("energy").interval
+    assert below(high, "", "a reason").judge(interval) == verdict
+
+
+def test_what_cannot_be_measured_says_why():
+    with pytest.raises(NotAvailable, match=r"^toy offers no energy: not today$"):
+        found([], absent={"energy": "not today"}).measurement("energy")
+    with pytest.raises(ConfigError, match=r"^rotation is not about gravity: energy$"):
+        found([0.0]).measurement("gravity")
+    with pytest.raises(CannotResolve, match="of no crystal drawn can energy of toy be told"):
+        found([], refused={"energy": {HIDDEN: 3}}).measurement("energy")
+    with pytest.raises(DataError, match="scored none") as caught:
+        found([], refused={"energy": {"no krypton": 3}}).measurement("energy")
+    assert not isinstance(caught.value, NotAvailable)
+
+
+def test_crystals_met_while_shrinking_are_not_counted(store):
+    allowed = {"energy": EXACT["energy"]}
+    wrong = Changed("first", lambda c, e, f, s: (e + 1e-6 * c.frac_coords[0, 0], f, s))
+    search = Search(n_examples=6, max_atoms=2, n_shrinks=8)
+    long = physics.run("translation", wrong, store, allowed, search)
+    short = physics.run("translation", wrong, store, allowed, replace(search, n_shrinks=0))
+    assert long.shares == short.shares
+    assert long.worst == short.worst
+    assert long.minimal["energy"]["over_allowed"] >= 1
+    assert VERSION == "2"
+
+
+def test_every_element_is_asked_and_one_that_is_missing_is_a_counterexample(store):
+    whole = physics.elements(LennardJones(), store)
+    assert whole.interval == Interval.exact(0.0, n=2)
+    assert whole.interval.is_exact
+    assert whole.counterexample == ""
+    assert (whole.scored, whole.of, whole.dataset) == (2, 2, "elemental crystals")
+    missing = physics.elements(Changed("no krypton", no_krypton), store)
+    assert missing.interval.estimate == 0.5
+    assert missing.counterexample == "Kr: not krypton or xenon"
+    assert missing.details["problems"] == {"Kr": "not krypton or xenon"}
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (
+            range(1, 4),
+            "H: not krypton or xenon; He: not krypton or xenon; Li: not krypton or xenon",
+        ),
+        (
+            range(1, 6),
+            "H: not krypton or xenon; He: not krypton or xenon; Li: not krypton or xenon, and 2 "
+            "more",
+        ),
+    ],
+)
+def test_of_many_missing_elements_three_are_named(store, known, words):
+    model = LennardJones(card=replace(CARD, elements=frozenset(known)))
+    assert physics.elements(model, store).counterexample == words
+
+
+def test_a_subject_that_gives_nothing_where_it_was_asked_is_at_fault():
+    class Mute(LennardJones):
+        def predict(self, crystals, properties=("energy",)):
+            return replace(super().predict(crystals, properties), forces=None)
+
+    _, crystal, _ = elemental_crystals([36])
+    with pytest.raises(DataError, match="was asked for forces and gave none"):
+        Subject(Mute(), optional=("forces",)).all(crystal)
 
 
 # --- declarations
@@ -595,3 +857,205 @@ def test_the_scan_of_the_worst_stack_is_the_subjects(store):
 
 def test_every_procedure_is_about_something():
     assert set(PROCEDURES) == {*TWO_FORMS, *DIFFERENCES, "smoothness", "finiteness"}
+
+
+# --- faults, for controls
+
+
+def pair_of_crystals():
+    """Krypton, and a cell of krypton and xenon."""
+    return Crystals(
+        numbers=np.array([36, 36, 54], dtype=np.uint8),
+        frac_coords=np.array([[0.0, 0, 0], [0.1, 0, 0], [0.5, 0.5, 0.5]]),
+        lattices=np.array([4.2 * np.eye(3), 4.8 * np.eye(3)]),
+        offsets=np.array([0, 1, 3]),
+    )
+
+
+EVERYTHING = ("energy", "forces", "stress")
+
+
+def test_a_fault_is_made_in_part_and_row_by_row():
+    crystals = pair_of_crystals()
+    said = LennardJones().predict(crystals, EVERYTHING)
+    fault = Fault(
+        "all of it",
+        energy=lambda row, k, e: 10.0 * k + len(row.numbers),
+        forces=lambda row, k, f: f[::-1],
+        stress=lambda row, k, s: -s,
+    )
+    whole = fault(crystals, said)
+    np.testing.assert_allclose(whole.energy, [21, 22])
+    np.testing.assert_allclose(whole.forces[1], said.forces[1][::-1])
+    np.testing.assert_allclose(whole.stress, -said.stress)
+    part = fault.times(0.5).times(0.5)(crystals, said)
+    np.testing.assert_allclose(part.energy, 0.75 * said.energy + 0.25 * np.array([21, 22]))
+    np.testing.assert_allclose(part.stress, 0.5 * said.stress)
+    np.testing.assert_allclose(part.forces[1], 0.75 * said.forces[1] + 0.25 * said.forces[1][::-1])
+    assert (str(fault), str(fault.times(0.25))) == ("all of it", "0.25 of: all of it")
+    only_energy = LennardJones().predict(crystals)
+    assert fault(crystals, only_energy).forces is None
+    assert Fault("none")(crystals, said) == said
+
+
+def test_a_fault_may_refuse_crystals():
+    crystals = pair_of_crystals()
+    fault = Fault("no xenon", refuses=lambda row: 54 in row.numbers)
+    refused = fault(crystals, LennardJones().predict(crystals))
+    assert refused.problems == {1: "planted"}
+    assert np.isfinite(refused.energy[0])
+    faulty = Faulty(LennardJones(), fault)
+    with pytest.raises(ModelError, match=r"rows \[1\] could not be scored"):
+        faulty.energies(crystals)
+    np.testing.assert_array_equal(
+        faulty.energies(crystals[0]), LennardJones().energies(crystals[0])
+    )
+
+
+def test_a_faulty_subject_is_another_one():
+    model = LennardJones()
+    fault = Fault("weak", forces=lambda r, k, f: 0 * f, card={"theory": "none"}, code="abc")
+    faulty = Faulty(model, fault)
+    assert faulty.identity.name == "lennard-jones, faulty"
+    assert faulty.identity.weights_sha256 == model.identity.weights_sha256
+    assert faulty.identity.settings == {**model.identity.settings, "fault": "weak 1.0 abc"}
+    assert Faulty(model, fault.times(0.5)).identity.settings["fault"] == "weak 0.5 abc"
+    assert faulty.elements == model.elements
+    assert faulty.card == replace(model.card, theory="none")
+    crystals = pair_of_crystals()
+    assert [rows.tolist() for rows in faulty.plan(crystals)] == [[0, 1]]
+    assert np.all(faulty.predict(crystals, EVERYTHING).forces[1] == 0)
+
+
+def test_a_remembering_subject_asks_once_for_each_property_and_crystal():
+    model, crystals = LennardJones(), pair_of_crystals()
+    subject = Remembering(model)
+    first = subject.predict(crystals)
+    assert subject.predict(crystals) is first
+    assert model.calls == 1
+    assert subject.predict(crystals, EVERYTHING).forces is not None
+    subject.predict(crystals[0])
+    assert model.calls == 3
+    assert (subject.identity, subject.elements, subject.card) == (
+        model.identity,
+        model.elements,
+        model.card,
+    )
+    np.testing.assert_array_equal(subject.energies(crystals), first.energy)
+    assert [rows.tolist() for rows in subject.plan(crystals)] == [[0, 1]]
+
+
+def severe(severity, counterexample=""):
+    return Measurement(
+        quantity="a law",
+        interval=Interval.exact(0.0, n=7),
+        scored=7,
+        of=7,
+        dataset="random crystals",
+        model="toy",
+        severity=severity,
+        counterexample=counterexample,
+    )
+
+
+@pytest.mark.parametrize(
+    ("law", "steps"),
+    [
+        (lambda part: 7000 * part, 2),
+        (lambda part: abs(0.2 - 30 * part), 3),
+        (lambda part: max(0.1, 3 * part, 400 * part - 100), 13),
+        (lambda part: 500 * part**2, 3),
+        (lambda part: 500 * part**0.5, 9),
+        (lambda part: 1.45 * part, 1),
+        (lambda part: 1.3 * part, 1),
+        (lambda part: 1.0 * part, 1),
+    ],
+)
+def test_a_fault_is_made_as_small_as_the_bound(law, steps):
+    asked = []
+
+    def planted(part):
+        asked.append(part)
+        return severe(law(part))
+
+    measurement, size = sized(severe(law(0.0)), planted)
+    assert measurement.severity == law(size)
+    assert law(1.0) < 1.3 or 1.3 <= measurement.severity <= 1.45
+    assert len(asked) <= steps
+    assert 0 < size <= 1
+
+
+def test_of_a_fault_that_leaps_the_smallest_breach_is_taken():
+    measurement, size = sized(severe(0.0), lambda part: severe(50.0 if part > 0.3 else 0.1))
+    assert measurement.severity == 50
+    assert 0.3 < size < 0.302
+
+
+def test_a_fault_that_shows_on_no_crystal_cannot_be_told():
+    with pytest.raises(
+        CannotResolve,
+        match=r"^the fault shows on none of the 7 crystals drawn: the largest breach is 0.99 of "
+        r"what is allowed with it and 0.25 without$",
+    ):
+        sized(severe(0.25), lambda part: severe(0.99))
+
+
+def test_a_fault_in_what_is_broken_already_shows_nothing():
+    with pytest.raises(CannotResolve, match=r"^toy breaks the law as it is \(Kr: by far\)"):
+        sized(severe(2.0, "Kr: by far"), lambda part: severe(3.0))
+
+
+class OneElement(LennardJones):
+    """It knows krypton only."""
+
+    def __init__(self):
+        super().__init__(card=replace(CARD, elements=frozenset((36,))))
+        self.elements = frozenset((36,))
+
+
+@pytest.mark.parametrize("procedure", ["permutation", "finiteness"])
+def test_a_subject_of_one_element_is_drawn_for(store, procedure):
+    allowed = OUTPUTS if procedure == "finiteness" else EXACT
+    measurement = physics.run(procedure, OneElement(), store, allowed, FEW).measurement(
+        next(iter(allowed))
+    )
+    assert measurement.scored == measurement.of >= 4
+    assert measurement.counterexample == ""
+
+
+def test_forces_listed_by_number_show_only_where_numbers_differ(store):
+    by_number = Fault(
+        "by number", forces=lambda r, k, f: f[np.argsort(r.numbers, kind="stable")], code="1"
+    )
+
+    def of(model):
+        def planted(part):
+            faulty = Faulty(model, by_number.times(part))
+            return physics.run("permutation", faulty, store, EXACT, FEW).measurement("forces")
+
+        own = physics.run("permutation", model, store, EXACT, FEW).measurement("forces")
+        return sized(own, planted)
+
+    with pytest.raises(CannotResolve, match="shows on none of the"):
+        of(OneElement())
+    measurement, size = of(LennardJones())
+    assert 1.3 <= measurement.severity <= 1.45
+    assert size < 0.1
+    assert "Kr" in measurement.counterexample
+    assert "Xe" in measurement.counterexample
+
+
+# --- the package
+
+
+def test_parts_of_the_package_import_those_before_them_and_no_other_runner():
+    order = ["search", "subject", "smoothness", "laws", "found", "declarations", "faults"]
+    folder = Path(physics.__file__).parent
+    assert sorted(path.stem for path in folder.glob("*.py")) == sorted([*order, "__init__"])
+    for i, name in enumerate(order):
+        tree = ast.parse((folder / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= 1
+                assert not (node.module or "").startswith("harness.runners")
+                assert node.level == 0 or node.module in order[:i]

@@ -9,6 +9,7 @@ made as small as one likes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,7 +28,7 @@ Change = Callable[[Crystals, int, Any], Any]
 # Of what is allowed: the largest breach of a fault that is near and yet certain.
 NEAR = (1.3, 1.45)
 _AIM = 1.4
-_MOST_STEPS = 20
+_MOST_STEPS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,6 @@ def sized(
         CannotResolve: the subject breaks the law without any fault, or all of the fault does not
             break it on any crystal drawn.
     """
-    own = without.severity or 0.0
     if without.counterexample:
         raise CannotResolve(
             f"{without.model} breaks the law as it is ({without.counterexample}), so that a fault "
@@ -169,19 +169,23 @@ def sized(
     if severity < 1:
         raise CannotResolve(
             f"the fault shows on none of the {found.scored} crystals drawn: the largest breach is "
-            f"{severity:.2g} of what is allowed with it and {own:.2g} without"
+            f"{severity:.2g} of what is allowed with it and {without.severity or 0.0:.2g} without"
         )
-    near, far, below, above = 0.0, 1.0, own, severity
-    for _ in range(_MOST_STEPS):
+    near, below = 0.0, 0.0
+    for step in range(_MOST_STEPS):
         if severity <= NEAR[1]:
             break
-        middle = near + (far - near) * (_AIM - below) / (above - below)
+        if near == 0:
+            middle = size * _AIM / severity  # as if breaches grew in proportion
+        elif step % 2 == 0:
+            middle = (near * size) ** 0.5
+        else:  # as if they grew by the power that both ends tell
+            power = math.log(size / near) / math.log(severity / max(below, 1e-9))
+            middle = near * (_AIM / max(below, 1e-9)) ** power
         candidate = planted(middle)
         value = candidate.severity or 0.0
-        # Illinois: the end that stays counts half, or it would stay for ever.
         if value >= NEAR[0]:
-            far, above, below = middle, value, (below + _AIM) / 2
             found, size, severity = candidate, middle, value
         else:
-            near, below, above = middle, value, (above + _AIM) / 2
+            near, below = middle, value
     return found, size

@@ -109,16 +109,16 @@ class Found:
 def _in_words(worst: Mapping[str, Any], allowed: Allowance) -> str:
     """One crystal that breaks a law, and by how much."""
     if "layers" in worst:
-        crystal = f"layers of {' and '.join(worst['layers'])}, {worst['at_ang']:.4g} Å apart"
+        where = f"layers of {' and '.join(worst['layers'])} {worst['at_ang']:.4g} Å apart"
     elif "together" in worst:
-        crystal = " with ".join(one["formula"] for one in worst["together"])
+        where = f"a batch of {', '.join(one['formula'] for one in worst['together'])}"
     else:
-        crystal = worst["formula"]
+        where = worst["formula"]
     if "problem" in worst:
-        return f"{crystal}: {worst['problem']}"
+        return f"{where}: {worst['problem']}"
     return (
-        f"{crystal} breaks it by {worst['deviation']:.3g} {allowed.unit}, "
-        f"{worst['over_allowed']:.3g} times what is allowed"
+        f"{where}: {worst['deviation']:.3g} {allowed.unit}, {worst['over_allowed']:.3g} times "
+        "what is allowed"
     )
 
 

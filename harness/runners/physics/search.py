@@ -27,7 +27,7 @@ class Allowance:
 
     def __post_init__(self) -> None:
         if not (self.value > 0 and self.typical > 0):
-            raise ConfigError(f"{self}: value and typical size must be above zero")
+            raise ConfigError(f"{self!r}: value and typical size must be above zero")
 
     def share(self, deviation: float, size: float) -> float:
         """The deviation, over what is allowed at this size."""
