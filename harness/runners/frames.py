@@ -11,7 +11,7 @@ What an interval of it is over is a matter of physics. Frames of one formula ste
 runs of molecular dynamics, so formulas are drawn where a set has several. Where it has one, its
 frames are, and those that symmetry makes equal (one strain along each of three equivalent axes)
 are drawn together. Frames of one run share its temperature: between runs slopes of one potential
-differ by up to a factor of two, within a run by a few percent. An interval over frames is therefore
+differ by a factor of two, within most runs by a few percent. An interval over frames is therefore
 of this set, at its own temperatures and strains, and says nothing of others.
 """
 
