@@ -14,24 +14,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.claims import below
+from harness.claims import Kind, Meaning, Size, below
 from harness.data.dataset import Split
 from harness.plots import loss_curves, mae_comparison
 from harness.runners import finetune
-from harness.scores import same_rows, typical
+from harness.scores import mean_mae_minus, same_rows, typical
 
 SEEDS = (0, 1, 2)
 QUICK_ROWS = 20_000
 
 
 @pytest.fixture(scope="module")
-def settings(request, training_fold):
+def settings(request, training_fold, size):
     """The founding note's defaults, on as many rows as the session has time for."""
-    whole = "nightly" in request.config.getoption("-m")
-    few = training_fold.dataset.index is None
-    base = finetune.FEW_ROWS if few else finetune.FineTune()
-    rows = None if whole else min(QUICK_ROWS, request.config.getoption("--sample") or QUICK_ROWS)
-    return replace(base, max_train_rows=rows)
+    sample = request.config.getoption("--sample")
+    at_most = None if size == Size.NIGHTLY else QUICK_ROWS
+    return finetune.suited_to(training_fold, at_most=at_most, sample=sample)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +40,13 @@ def head_only(train, settings):
 
 @pytest.fixture(scope="module")
 def best_zero_shot(training_zero_shot):
-    """The alignment with the lowest error on the test rows: the hardest one to beat."""
+    """The alignment with the lowest error on the test rows: the hardest one to beat.
+
+    A refit is taken as it is: the heads start from one, so what its rows move moves both sides.
+    """
     scored = [training_zero_shot.scored(name) for name in training_zero_shot.references]
-    return min(scored, key=lambda s: np.abs(s.error_ev_per_atom).mean())
+    best = min(scored, key=lambda s: np.abs(s.error_ev_per_atom).mean())
+    return replace(best, without_group_ev_per_atom=())
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,10 @@ def on_a_few_rows(model, training_fold, store, progress):
 @pytest.mark.claim(
     id="head-only.loss-decreases",
     statement="With the backbone frozen, the training loss falls: its slope over the epochs is "
-    "negative for the seeds together.",
-    basis="founding note, next step 2: 5 to 10 epochs at a learning rate of 1e-3",
+    "negative, as a mean over seeds.",
+    basis="founding note, next step 2: 5 to 10 epochs at a learning rate of 1e-3. It says that the "
+    "training trains, and nothing about how good the potential is",
+    kind=Kind.INTEGRITY,
     bound=below(0.0, "per epoch", reason="a loss that falls has a negative slope, however small"),
 )
 def test_the_training_loss_falls(head_only, training_zero_shot, evidence):
@@ -83,7 +87,19 @@ def test_the_training_loss_falls(head_only, training_zero_shot, evidence):
     assert evidence(finetune.loss_trend(head_only)).held
 
 
-@pytest.mark.control(of="head-only.loss-decreases", fault="a learning rate of 0")
+@pytest.mark.control(of="head-only.loss-decreases", fault="its own losses, made to grow")
+def test_losses_that_grow_are_noticed(head_only, evidence):
+    def growing(rate):
+        return finetune.loss_trend([finetune.with_losses_growing(r, rate) for r in head_only])
+
+    assert evidence.planted(growing, -1, 10).refuted
+
+
+@pytest.mark.control(
+    of="head-only.loss-decreases",
+    fault="a learning rate of 0",
+    far="nothing moves, so the slope is 0 in every training: on the bound, with no chance to it",
+)
 def test_a_training_that_learns_nothing_is_noticed(train, settings, evidence):
     still = replace(settings, learning_rate=0.0, epochs=3)
     results = [train(replace(still, seed=seed)) for seed in SEEDS[:2]]
@@ -95,6 +111,7 @@ def test_a_training_that_learns_nothing_is_noticed(train, settings, evidence):
     statement="Training the head leaves every other parameter and buffer as it was, bit for bit, "
     "and changes the head.",
     basis="founding note, next step 2: 'backbone frozen'",
+    kind=Kind.INTEGRITY,
     bound=below(1, "tensors", reason="not one tensor outside of the head may differ"),
 )
 @pytest.mark.parametrize("head", finetune.HEADS)
@@ -104,10 +121,10 @@ def test_the_backbone_stays_as_it_was(head_only, on_a_few_rows, head, evidence):
 
 
 @pytest.mark.control(
-    of="head-only.backbone-frozen", fault="the first bond convolution left trainable"
+    of="head-only.backbone-frozen", fault="one tensor, the embedding of atoms, left trainable"
 )
 def test_a_layer_left_trainable_is_noticed(on_a_few_rows, evidence):
-    leaking = on_a_few_rows(also_trainable=("bond_conv_layers.0",))
+    leaking = on_a_few_rows(also_trainable=("atom_embedding",))
     assert evidence(finetune.changed_backbone(leaking)).refuted
 
 
@@ -118,10 +135,12 @@ def test_a_head_that_never_moved_is_noticed(on_a_few_rows, evidence):
 
 @pytest.mark.claim(
     id="head-only.beats-zero-shot",
-    statement="On the same test rows, the potential with a fine-tuned head has a lower MAE than "
-    "without training, under the best of its alignments; an error is the mean over three seeds.",
+    statement="On the same test rows, the potential with a fine-tuned head has a lower MAE, as a "
+    "mean over seeds, than without training, under the best of its alignments.",
     basis="founding note, next step 2; a trial on 19,030 rows of the subset gave 0.0216 against "
-    "0.0261",
+    "0.0261. Tested formulas and seeds both count as chance",
+    kind=Kind.FINDING,
+    meaning=Meaning.STRENGTH,
     bound=below(0.0, "eV/atom", reason="lower is lower, by whatever amount"),
 )
 def test_a_trained_head_beats_zero_shot(
@@ -133,11 +152,12 @@ def test_a_trained_head_beats_zero_shot(
     others = [*aligned, train_baseline(0)]
     standings = same_rows(scored, [*others, *field])
     evidence.figure("same-rows", mae_comparison([row[:5] for row in standings]))
-    paired = {other.model: _ends(scored.mae_minus(other)) for other in others}
-    seeds = dict(zip(map(str, SEEDS), (m.mae().interval.estimate for m in members), strict=True))
+    paired = {
+        other.model: _ends(mean_mae_minus(members, other, model=scored.model)) for other in others
+    }
     same = [row._asdict() for row in standings]
-    measured = scored.mae_minus(best_zero_shot)
-    assert evidence(measured, same_rows=same, paired=paired, mae_of_seeds=seeds).held
+    measured = mean_mae_minus(members, best_zero_shot, model=scored.model)
+    assert evidence(measured, same_rows=same, paired=paired).held
 
 
 def _ends(measurement):
@@ -145,7 +165,11 @@ def _ends(measurement):
     return [interval.estimate, interval.low, interval.high]
 
 
-@pytest.mark.control(of="head-only.beats-zero-shot", fault="trained on targets dealt to other rows")
+@pytest.mark.control(
+    of="head-only.beats-zero-shot",
+    fault="trained on targets dealt to other rows",
+    far="what is learnt from shuffled targets is their mean, as far off as targets differ",
+)
 def test_a_head_trained_on_shuffled_targets_is_noticed(
     train, settings, training_fold, best_zero_shot, evidence
 ):
@@ -155,12 +179,16 @@ def test_a_head_trained_on_shuffled_targets_is_noticed(
 
 
 @pytest.mark.control(
-    of="head-only.beats-zero-shot", fault="1 meV/atom worse than zero-shot on every row"
+    of="head-only.beats-zero-shot", fault="the heads' own errors, grown past those of zero-shot"
 )
-def test_a_head_slightly_worse_than_zero_shot_is_noticed(best_zero_shot, evidence):
-    away = np.sign(best_zero_shot.error_ev_per_atom)
-    worse = best_zero_shot.with_predictions(lambda e: e + 0.001 * away, model="slightly worse")
-    assert evidence(worse.mae_minus(best_zero_shot)).refuted
+def test_heads_somewhat_worse_than_zero_shot_are_noticed(head_only, best_zero_shot, evidence):
+    members = [result.scored() for result in head_only]
+
+    def with_errors(factor):
+        worse = [member.with_errors_scaled(factor) for member in members]
+        return mean_mae_minus(worse, best_zero_shot, model=worse[0].model)
+
+    assert evidence.planted(with_errors, 0.01, 100).refuted
 
 
 TRANSFORMS = ("refit-residual", "refit-residual+standardise", "refit-residual+signed-log")
@@ -179,9 +207,10 @@ def transformed(train, settings):
 
 @pytest.mark.claim(
     id="head-only.transform-inverts",
-    statement="Every target transform is undone exactly: targets come back, and predictions are "
-    "the inverse of what the network gives, in eV/atom.",
+    statement="Every target transform is undone exactly: targets come back, and the transform of "
+    "what is predicted, in eV/atom, is what the network gave.",
     basis="a score in transformed units looks like a very good or a very bad model",
+    kind=Kind.INTEGRITY,
     bound=below(
         1e-6, "eV/atom", reason="rounding of float64 energies below 100 eV/atom, a thousandfold"
     ),
@@ -191,10 +220,21 @@ def test_the_target_transform_is_undone(transformed, transform, evidence):
     assert evidence(finetune.inversion(transformed(transform))).held
 
 
-@pytest.mark.control(of="head-only.transform-inverts", fault="the inverse not applied")
+@pytest.mark.control(of="head-only.transform-inverts", fault="predictions off by 1.4e-6 eV/atom")
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_predictions_left_in_transformed_units_are_noticed(transformed, transform, evidence):
+def test_predictions_a_little_off_are_noticed(transformed, transform, evidence):
     result = transformed(transform)
+    off = result.scored().with_errors_shifted(1.4e-6)
+    assert evidence(finetune.inversion(result, predicted=off)).refuted
+
+
+@pytest.mark.control(
+    of="head-only.transform-inverts",
+    fault="the inverse not applied",
+    far="outputs are in other units altogether",
+)
+def test_predictions_left_in_transformed_units_are_noticed(transformed, evidence):
+    result = transformed(TRANSFORMS[-1])
     assert evidence(finetune.inversion(result, predicted=result.outputs())).refuted
 
 
@@ -203,6 +243,7 @@ def test_predictions_left_in_transformed_units_are_noticed(transformed, transfor
     statement="Training on stored features gives the same losses as computing them for every "
     "batch anew.",
     basis="a frozen backbone is deterministic, so its features can be computed once",
+    kind=Kind.INTEGRITY,
     bound=below(
         1e-6, "eV/atom", reason="float32 rounding of energies near 1 eV/atom, a few times over"
     ),
@@ -215,23 +256,31 @@ def test_stored_features_train_as_fresh_ones(on_a_few_rows, evidence):
 
 
 @pytest.mark.control(
-    of="head-only.cache-faithful", fault="stored features one part in a thousand off"
+    of="head-only.cache-faithful",
+    fault="stored features off by so little that losses are by 1.1e-6 to 1.45e-6 eV/atom",
 )
 def test_stale_features_are_noticed(model, on_a_few_rows, evidence):
-    stale = on_a_few_rows(subject=_Stale(model), loss="huber")
-    assert evidence(finetune.loss_difference(stale, on_a_few_rows(loss="huber"))).refuted
+    share = 1e-3  # of the features; then less, as far as losses say
+    for _ in range(6):
+        stale = on_a_few_rows(subject=_Stale(model, share), loss="huber")
+        measured = finetune.loss_difference(stale, on_a_few_rows(loss="huber"))
+        if 1.1e-6 < measured.interval.estimate < 1.45e-6:
+            break
+        share *= 1.27e-6 / measured.interval.estimate
+    assert evidence(measured, features_off_by=share).refuted
 
 
 class _Stale:
-    """A subject whose features were stored before its weights last changed a little."""
+    """A subject whose features were stored before its weights last changed by a share."""
 
-    def __init__(self, model):
-        self._model = model
-        self.identity = replace(model.identity, name=f"{model.identity.name} (stale features)")
+    def __init__(self, model, share):
+        self._model, self._share = model, share
+        name = f"{model.identity.name} (features stale by {share:g})"
+        self.identity = replace(model.identity, name=name)
 
     def __getattr__(self, name):
         return getattr(self._model, name)
 
     def featurise(self, crystals):
         features = self._model.featurise(crystals)
-        return replace(features, atoms=features.atoms * np.float32(1.001))
+        return replace(features, atoms=features.atoms * np.float32(1 + self._share))

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.claims import above
+from harness.claims import Kind, above
 from harness.models.training.schedules import SCHEDULES as SCHEDULE_CODE
 from harness.plots import lever_effects
 from harness.runners import finetune, lever
@@ -58,9 +58,9 @@ AVERAGES = {"0.99": Lever(name="average of weights, 0.99", change={"ema": 0.99},
 
 @pytest.fixture(scope="module")
 def baseline_settings(request, training_fold):
-    base = finetune.FEW_ROWS if training_fold.dataset.index is None else finetune.FineTune()
-    rows = min(ROWS, request.config.getoption("--sample") or ROWS)
-    return replace(base, epochs=5, patience=None, max_train_rows=rows)
+    sample = request.config.getoption("--sample")
+    base = finetune.suited_to(training_fold, at_most=ROWS, sample=sample)
+    return replace(base, epochs=5, patience=None)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,7 @@ def family(compare):
     statement="Another target transform changes the predictions beyond the A/A noise floor, and "
     "its code runs.",
     basis="a founding note's lever `target_transform` gave the baseline's very numbers",
+    kind=Kind.INTEGRITY,
     bound=above_rounding,
 )
 @pytest.mark.parametrize("transform", TARGET_TRANSFORMS)
@@ -141,6 +142,7 @@ def test_a_target_transform_wired_to_nothing_is_noticed(compare, evidence):
     statement="Another learning-rate schedule changes the predictions beyond the A/A noise floor, "
     "and its code runs.",
     basis="a founding note's lever `lr_schedule` gave the baseline's very numbers",
+    kind=Kind.INTEGRITY,
     bound=above_rounding,
 )
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -174,6 +176,7 @@ def test_a_schedule_the_optimiser_never_hears_of_is_noticed(compare, monkeypatch
     statement="Predicting with an exponential average of the weights changes the predictions "
     "beyond the A/A noise floor, and its code runs.",
     basis="a founding note's lever `ema` gave the baseline's very numbers",
+    kind=Kind.INTEGRITY,
     bound=above_rounding,
 )
 @pytest.mark.parametrize("decay", AVERAGES)

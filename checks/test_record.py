@@ -6,7 +6,7 @@ Lives elsewhere: matbench's format and the comparison (harness/runners/record).
 
 import pytest
 
-from harness.claims import below
+from harness.claims import Kind, below
 from harness.runners import baseline, record
 
 
@@ -29,13 +29,18 @@ def recorded(targets, folds, tmp_path_factory):
     statement="Predictions recorded with matbench, saved and reloaded are the labelled subject's, "
     "and score the same to 1e-9.",
     basis="records that name a model which never ran have been met",
+    kind=Kind.INTEGRITY,
     bound=below(1, "values", reason="not one row or score may differ"),
 )
 def test_a_record_survives_the_round_trip(recorded, folds, evidence):
     assert evidence(recorded.compare(ran=folds)).held
 
 
-@pytest.mark.control(of="record.round-trip", fault="labelled with a model that did not run")
+@pytest.mark.control(
+    of="record.round-trip",
+    fault="labelled with a model that did not run",
+    far="a label is of a whole fold, so a false one is wrong for all of its rows",
+)
 def test_a_false_label_is_noticed(recorded, folds, fold_number, evidence):
     claimed = recorded.with_fold(fold_number, label="chgnet-0.3.0")
     assert evidence(claimed.compare(ran=folds)).refuted

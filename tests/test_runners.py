@@ -13,7 +13,7 @@ import pytest
 from harness.data.dataset import Dataset, Split
 from harness.data.folds import mbid
 from harness.data.peers import PeerPredictions
-from harness.errors import ConfigError, DataError, NotAvailable
+from harness.errors import ConfigError, DataAbsent, DataError
 from harness.models import composition
 from harness.models.alignment import References, refit
 from harness.models.composition import CompositionMLP
@@ -55,7 +55,7 @@ def chessboard(n):
     return np.flatnonzero(white), np.flatnonzero(~white)
 
 
-NO_TABLE = NotAvailable("no table: fetch it")
+NO_TABLE = DataAbsent("no table: fetch it")
 
 
 def test_a_refit_recovers_the_references_and_the_raw_energies_do_not(tmp_path):
@@ -65,7 +65,7 @@ def test_a_refit_recovers_the_references_and_the_raw_energies_do_not(tmp_path):
     )
     assert result.scored("refit").mae().interval.estimate == pytest.approx(0, abs=1e-8)
     assert result.scored("none").mae().interval.estimate > 0.3
-    with pytest.raises(NotAvailable, match="fetch it"):
+    with pytest.raises(DataAbsent, match="fetch it"):  # as it was said, kind and all
         result.scored("mp2020")
     with pytest.raises(ConfigError, match="no alignment 'typo'"):
         result.scored("typo")
