@@ -221,6 +221,7 @@ class Claim:
     cases: str | int = "all"  # how many of its cases must hold: "all", "any", or so many
     least_coverage: float = 0.5  # of the rows asked for; below it no verdict is given
     cannot_fail: str = ""  # why the claim holds for any input, where it does: an identity
+    about: str = ""  # its subject, where that is never the model under test
     bounds_on: Mapping[str, Bound] = field(default_factory=dict)  # dataset name -> bound
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ STANDARD_ERRORS_RESOLVED = 2.80
 
 MANY = 2000  # units from which on percentiles cover, and studentising is not worth its price
 FEWEST = 10  # units below which no bootstrap is trusted
-MOST_OF_VARIANCE = 0.5  # that a single unit may have of the squared influences
+MOST_OF_VARIANCE = 0.4  # that a single unit may have of the squared influences
 
 _KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of three sets of rows at most
 

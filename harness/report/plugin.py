@@ -520,11 +520,12 @@ def _with_documented(found: Evidence, known: Known | None) -> Evidence:
     """What is on record beside what was found; where both agree, the reason that stands there."""
     if known is None:
         return found
+    documented = known.beside(found.verdict)
     reason = found.reason
-    if known.verdict == found.verdict and known.reason:
+    if documented == found.verdict and known.reason:
         reason = filled(known.reason, found.details)
     return replace(
-        found, documented=str(known.verdict), documented_from=known.measured_on, reason=reason
+        found, documented=str(documented), documented_from=known.measured_on, reason=reason
     )
 
 
@@ -547,7 +548,7 @@ def _not_run(item: pytest.Item, recorder: Recorder, error: NotAvailable) -> NoRe
             claim,
             str(error),
             dataset=dataset,
-            subject=recorder.context.model,
+            subject=claim.about or recorder.context.model,
             lacks_data=isinstance(error, DataAbsent),
             **context,
         )

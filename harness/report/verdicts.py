@@ -5,12 +5,15 @@ the data the claim is measured on, whatever the data set of a session. A known r
 finding and does not fail a session; any verdict that differs from its documented one does.
 
     [expected]                                  # until measured, what is known on other data
-    "matbench_mp_e_form" = "matbench_mp_e_form (subset)"
+    "matbench_mp_e_form" = ["matbench_mp_e_form (targets)", "matbench_mp_e_form (subset)"]
 
     ["chgnet-0.3.0"."project DFT (PBE)"]        # subject, data
     "softening.dft[force-slope-0.1]" = "held"
     "zero-shot.offset fold3" = { verdict = "refuted", reason = "why" }      # one fold; else all
     "softening.dft[bulk-modulus]" = { quick = "inconclusive", nightly = "held", reason = "why" }
+
+Where the interval of a training ends so near the bound that processors decide, `or = "held"` names
+the other verdict it may have, and the reason says so.
 
 A reason may hold {details.name}, which the record's own details fill: no number is written twice.
 """
@@ -40,11 +43,17 @@ class Known(NamedTuple):
     verdict: Verdict
     reason: str = ""
     measured_on: str = ""  # other data than asked for, where it is only expected on these
+    other: Verdict | None = None  # it may have this one too, for a reason that is stated
+
+    def beside(self, found: Verdict) -> Verdict:
+        """What stands on record beside a verdict: that itself where it may be."""
+        return found if found == self.other else self.verdict
 
 
 class _Entry(NamedTuple):
     verdicts: Mapping[Size, Verdict]
     reason: str
+    other: Verdict | None = None
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,16 @@ class Documented:
     """All that is documented, by subject, data and key."""
 
     entries: Mapping[tuple[str, str], Mapping[str, _Entry]] = field(default_factory=dict)
-    expected: Mapping[str, str] = field(default_factory=dict)  # data -> where it was measured
+    expected: Mapping[str, Sequence[str]] = field(default_factory=dict)  # data -> other data
 
     def known(self, subject: str, dataset: str, key: str, size: Size) -> Known | None:
         """What is documented for `Evidence.key` on this subject and data; None if nothing is."""
-        for data, measured_on in ((dataset, ""), (self.expected.get(dataset), dataset)):
-            table = self.entries.get((subject, data or ""), {})
+        for data in (dataset, *self.expected.get(dataset, ())):
+            table = self.entries.get((subject, data), {})
             entry = table.get(key) or table.get(_FOLD.sub("", key))
-            if data and entry is not None and size in entry.verdicts:
-                return Known(entry.verdicts[size], entry.reason, data if measured_on else "")
+            if entry is not None and size in entry.verdicts:
+                measured_on = "" if data == dataset else data
+                return Known(entry.verdicts[size], entry.reason, measured_on, entry.other)
         return None
 
     def of(self, found: Evidence) -> Known | None:
@@ -93,17 +103,25 @@ def load_documented(*paths: Path) -> Documented:
             anything but `held` without a reason.
     """
     entries: dict[tuple[str, str], dict[str, _Entry]] = {}
-    expected: dict[str, str] = {}
+    expected: dict[str, Sequence[str]] = {}
     for path in paths:
         for subject, of_data in _read(path).items():
             if subject == "expected":
-                expected.update(of_data)
+                expected.update(_other_data(path, of_data))
                 continue
             for data, table in _tables(path, of_data):
                 known = entries.setdefault((subject, data), {})
                 for key, entry in _tables(path, table, scalars=True):
                     known[key] = _entry(f"{path}: {subject}, {data}: {key!r}", entry)
     return Documented(entries, expected)
+
+
+def _other_data(path: Path, table: Any) -> Iterator[tuple[str, Sequence[str]]]:
+    for data, known_on in _tables(path, table, scalars=True):
+        names = [known_on] if isinstance(known_on, str) else known_on
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ConfigError(f"{path}: expected: {data!r} = {known_on!r}; give names of data")
+        yield data, tuple(names)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -128,10 +146,10 @@ def _tables(path: Path, table: Any, *, scalars: bool = False) -> Iterable[tuple[
 def _entry(where: str, entry: Any) -> _Entry:
     given = {"verdict": entry} if isinstance(entry, str) else entry
     if not isinstance(given, dict) or (
-        unknown := set(given) - {"verdict", "reason", *map(str, Size)}
+        unknown := set(given) - {"verdict", "reason", "or", *map(str, Size)}
     ):
         what = sorted(unknown) if isinstance(given, dict) else repr(entry)
-        raise ConfigError(f"{where}: {what} is neither verdict, reason, quick nor nightly")
+        raise ConfigError(f"{where}: {what} is neither verdict, reason, or, quick nor nightly")
     try:
         verdicts = {
             size: Verdict(given[name])
@@ -139,15 +157,16 @@ def _entry(where: str, entry: Any) -> _Entry:
             for name in (str(size), "verdict")
             if name in given and not (name == "verdict" and str(size) in given)
         }
+        other = Verdict(given["or"]) if "or" in given else None
     except ValueError as error:
         raise ConfigError(f"{where}: {error}; verdicts are {', '.join(Verdict)}") from None
     reason = given.get("reason", "")
     if not verdicts:
         raise ConfigError(f"{where} names no verdict")
-    if not reason and any(v in _NEEDS_REASON for v in verdicts.values()):
+    if not reason and (other or any(v in _NEEDS_REASON for v in verdicts.values())):
         words = ", ".join(dict.fromkeys(map(str, verdicts.values())))
         raise ConfigError(f"{where} is documented as {words} without a reason")
-    return _Entry(verdicts, str(reason))
+    return _Entry(verdicts, str(reason), other)
 
 
 def filled(reason: str, details: Mapping[str, Any]) -> str:
@@ -191,7 +210,7 @@ def differences(session: Session, documented: Documented) -> Iterator[str]:
     claims = [e for e in session.claims if not e.control]
     for found in claims:
         known = documented.of(found)
-        if SAMPLED_OUT in found.absent or (known is not None and known.verdict == found.verdict):
+        if SAMPLED_OUT in found.absent or (known and known.beside(found.verdict) == found.verdict):
             continue
         if found.verdict == Verdict.NOT_RUN and found.lacks_data:
             continue
