@@ -17,6 +17,7 @@ from harness.runners import baseline
     "eV/atom.",
     basis="founding note ('Route-B CHGNet-lite', 0.11 on fold 0); 0.109 to 0.111 in one trial",
     kind=Kind.INTEGRITY,
+    about="composition-mlp",
     bound=between(
         0.10, 0.12, "eV/atom", reason="0.11 to a tenth: seeds move it by 0.001, rows by 0.004"
     ),

@@ -113,6 +113,7 @@ def test_a_mean_a_little_off_is_noticed(composition, evidence):
     "is read back is the mean of its members.",
     basis="founding note: the ensemble's record was skipped, and nobody noticed",
     kind=Kind.INTEGRITY,
+    about="matbench record",
     bound=below(1, "values", reason="not one row or score may differ"),
 )
 def test_the_ensemble_is_recorded_as_a_model(on_record, evidence):

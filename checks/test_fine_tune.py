@@ -74,6 +74,7 @@ def toy_figure(result):
     "that counts as small.",
     basis="founding note on fine-tuning from scarce data: its anchored ridge regression",
     kind=Kind.TOY,
+    about="toy",
     bound=BY_A_FIFTH,
 )
 @pytest.mark.fold0

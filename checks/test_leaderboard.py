@@ -35,6 +35,7 @@ def with_one_row_off(folds, published):
     statement="The MAE recomputed from a peer's published predictions is the published one.",
     basis="matbench v0.1 leaderboard of mp_e_form, fold 0, and the peers' result files",
     kind=Kind.INTEGRITY,
+    about="leaderboard",
     bound=to_four_digits,
 )
 @pytest.mark.fold0
@@ -68,6 +69,7 @@ def test_one_wrong_prediction_is_noticed(targets, peers, evidence):
     statement="Over all five folds, the mean of a peer's MAEs is the published one.",
     basis="matbench v0.1 leaderboard of mp_e_form, mean of five folds, and the peers' result files",
     kind=Kind.INTEGRITY,
+    about="leaderboard",
     bound=to_four_digits,
 )
 @pytest.mark.nightly

@@ -30,6 +30,7 @@ def recorded(targets, folds, tmp_path_factory):
     "and score the same to 1e-9.",
     basis="records that name a model which never ran have been met",
     kind=Kind.INTEGRITY,
+    about="matbench record",
     bound=below(1, "values", reason="not one row or score may differ"),
 )
 def test_a_record_survives_the_round_trip(recorded, folds, evidence):

@@ -77,6 +77,7 @@ def toy_figure(result):
 @pytest.mark.claim(
     id="softening.morse",
     kind=Kind.TOY,
+    about="toy",
     cases="all",
     statement="A curve learnt near its minimum is ten times as wrong outside the window it was "
     "learnt in, or more, at every noise level tried. Inside and outside are root mean square "

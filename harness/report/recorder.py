@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -159,7 +160,7 @@ class Recorder:
     @property
     def command(self) -> str:
         """What was typed."""
-        return "pytest " + " ".join(self.config.invocation_params.args)
+        return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
 
     def write(self) -> Session:
         from harness.report.page import write_page
