@@ -197,6 +197,9 @@ def test_a_mismatch_is_counted_from_where_forces_are_no_larger_than_the_walls():
     assert posed(dimers).mismatch().tolist() == [pytest.approx((0.25 + 0.5) / 3)]
     flat = replace(dimers, energy_ev=np.array([9.0, 1.0, 1.0, 1.0]))
     assert posed(flat).mismatch().tolist() == [np.inf]
+    # nothing above the wall: from the first point on, -(30 + 6) / 2 * 0.5 = -9 of -96 as well
+    all_of_it = replace(dimers, force_ev_per_ang=np.array([30.0, 6.0, 1.0, -2.0]))
+    assert posed(all_of_it).mismatch().tolist() == [pytest.approx((87 + 0.25 + 0.5) / 99)]
 
 
 def test_a_curve_that_jumps_between_states_does_not_count():
@@ -234,6 +237,15 @@ class Springs:
             forces=[np.stack([-f, f]) for f in pull],
             problems={int(row): "2 isolated atoms" for row in np.flatnonzero(apart)},
         )
+
+
+def test_a_curve_counts_up_to_the_mismatch_that_is_allowed():
+    made = posed(morse_dimers(("H", "Na", "Si")))
+    worst = float(made.mismatch().max())
+    at_the_edge = replace(made, config=DimerScan(most_mismatch=worst))
+    assert at_the_edge.usable().all()
+    beyond = replace(made, config=DimerScan(most_mismatch=0.999 * worst))
+    assert beyond.usable().sum() == 2
 
 
 def test_points_beyond_the_cutoff_are_excluded_with_the_models_reason(store):
@@ -278,6 +290,32 @@ def test_a_model_that_scores_fewer_than_two_dimers_is_not_measured():
         CannotResolve, match="model scores points of fewer than two dimers in the region wall"
     ):
         made.slope("wall")
+
+
+def test_elements_count_however_weak_their_forces():
+    dimers = morse_dimers(SIX)
+    weak = np.where(dimers.curve_of_point == 2, 1e-3, 1.0)
+    dimers = replace(
+        dimers,
+        energy_ev=weak * dimers.energy_ev,
+        force_ev_per_ang=weak * dimers.force_ev_per_ang,
+    )
+    details = posed(dimers).slope("dissociation").details
+    assert details["elements"] == 6
+
+
+def test_a_well_reaches_from_the_lowest_energy_to_the_last_point_scored():
+    made = posed(morse_dimers(("H", "Na")))
+    energy = made.dimers.energy_ev.copy()
+    lowest = [int(np.argmin(energy[made.dimers.points(i)])) for i in range(2)]
+    for i, more in enumerate((1, 0)):  # one point beyond the lowest, and none
+        energy[made.dimers.points(i)][lowest[i] + 1 + more :] = np.nan
+    details = replace(made, energy_ev=energy).slope("wall").details
+    assert details["wells_from_r_min"] == 1
+    first = made.dimers.energy_ev[made.dimers.points(0)]
+    rise = first[lowest[0] + 1] - first[lowest[0]]
+    assert details["summed_well_depth_dft_ev"] == pytest.approx(rise)
+    assert details["summed_well_depth_model_ev"] == pytest.approx(rise)
 
 
 def test_wells_of_which_nothing_was_scored_are_not_summed():
