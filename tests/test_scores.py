@@ -39,6 +39,17 @@ def test_mae_offset_and_spread_of_a_shifted_scaled_copy():
     assert below.offset().interval.estimate == -11.0
 
 
+def test_a_spread_is_that_of_numbers_far_from_zero_too():
+    draw = np.random.default_rng(8)
+    x, y = draw.normal(size=(2, 30))
+    near = scored(y, reference=x).spread().interval
+    far = scored(y + 3e7, reference=x - 2e7).spread().interval
+    assert near.estimate == pytest.approx(y.std() / x.std())
+    assert (far.estimate, far.low, far.high) == pytest.approx(
+        (near.estimate, near.low, near.high), rel=1e-6
+    )
+
+
 def test_the_interval_is_over_formulas():
     draw = np.random.default_rng(0)
     errors, formulas = draw.normal(size=40), [f"f{i // 2}" for i in range(40)]
@@ -73,7 +84,13 @@ def test_a_measurement_says_whose_it_is_and_where_every_row_went():
 
 
 def test_the_paired_difference_counts_only_rows_both_scored():
-    mine = scored([1.0, 1.0, 1.0], reference=[0, 0, 0], ids=["a", "b", "c"], model="mine")
+    mine = scored(
+        [1.0, -1.0, 1.0],
+        reference=[0, 0, 0],
+        ids=["a", "b", "c"],
+        model="mine",
+        inputs={"mine": "1"},
+    )
     other = scored(
         [3.0, -3.0, 9.0],
         reference=[0, 0, 0],
@@ -87,7 +104,7 @@ def test_the_paired_difference_counts_only_rows_both_scored():
     assert (measured.scored, measured.of) == (2, 3)
     assert measured.excluded == {"not scored by the other model": 1}
     assert measured.details["mae_of"] == {"mine": 1.0, "other": 3.0}
-    assert measured.inputs == {"theirs": "2"}
+    assert measured.inputs == {"theirs": "2", "mine": "1"}
 
 
 def test_rows_left_out_twice_are_counted_together():
@@ -204,10 +221,14 @@ ERRORS = np.random.default_rng(1).normal(size=30)
 GROUPS = (0.1, -0.2, 0.4)  # eV/atom by which the predictions move where a group is left out
 
 
+REFERENCE = np.linspace(1, 2, 30)  # eV/atom
+
+
 def refitted(**more):
-    columns = tuple(ERRORS + moved for moved in GROUPS)
-    reference = np.zeros(30)
-    return scored(ERRORS, reference=reference, without_group_ev_per_atom=columns, **more)
+    columns = tuple(REFERENCE + ERRORS + moved for moved in GROUPS)
+    return scored(
+        REFERENCE + ERRORS, reference=REFERENCE, without_group_ev_per_atom=columns, **more
+    )
 
 
 def jackknife(values):
@@ -237,7 +258,7 @@ def test_a_refits_own_error_widens_every_measurement():
     maes = [np.abs(ERRORS + moved).mean() for moved in GROUPS]
     same(result.mae().interval, widened(np.abs(ERRORS), maes))
     same(result.offset().interval, widened(ERRORS, GROUPS))
-    plain = scored(ERRORS, reference=np.zeros(30))
+    plain = scored(REFERENCE + ERRORS, reference=REFERENCE)
     assert result.offset().interval.high > plain.offset().interval.high
     assert result.offset().interval.low < plain.offset().interval.low
     assert "refit" not in plain.offset().interval.method
@@ -267,7 +288,7 @@ def test_a_refits_own_error_widens_a_spread_only_where_it_moves_it():
 
 
 def test_a_paired_difference_counts_the_refits_of_both():
-    other = scored(2 * ERRORS, reference=np.zeros(30))
+    other = scored(REFERENCE + 2 * ERRORS, reference=REFERENCE)
     mine = refitted()
     gap = np.abs(ERRORS) - np.abs(2 * ERRORS)
     values = [(np.abs(ERRORS + moved) - np.abs(2 * ERRORS)).mean() for moved in GROUPS]
@@ -281,7 +302,7 @@ def test_a_paired_difference_counts_the_refits_of_both():
 def test_rows_taken_keep_their_refits():
     some = refitted().on(np.array(["row7", "row2"]))
     for moved, column in zip(GROUPS, some.without_group_ev_per_atom, strict=True):
-        np.testing.assert_array_equal(column, ERRORS[[7, 2]] + moved)
+        np.testing.assert_array_equal(column, (REFERENCE + ERRORS + moved)[[7, 2]])
 
 
 def test_one_group_left_out_is_refused():
@@ -338,11 +359,18 @@ def test_the_mean_of_seeds_is_on_the_rows_the_other_scored():
 
 def test_the_table_of_models_is_on_the_subjects_rows_and_sorted():
     subject = scored([0.5, 1.5, 2.5], model="subject")
-    better = scored([0.1, 1.1, 2.1, 99.0], model="better")
-    table = same_rows(subject, [better])
+    better = scored([0.1, 1.1, 2.1, 99.0], model="the better")
+    worse = scored([0.9, 1.9], model="a worse")
+    table = same_rows(subject, [worse, better])
     assert [(row.name, row.n, row.is_subject) for row in table] == [
-        ("better", 3, False),
+        ("the better", 3, False),
         ("subject", 3, True),
+        ("a worse", 2, False),
     ]
     assert table[0].mae_ev_per_atom == pytest.approx(0.1)
     assert (table[1].ci_low, table[1].ci_high) == (0.5, 0.5)
+    varied = scored(np.arange(30) ** 1.1, model="varied")
+    (row,) = same_rows(varied, [])
+    interval = varied.mae().interval
+    assert (row.ci_low, row.ci_high) == (interval.low, interval.high)
+    assert row.ci_low < row.mae_ev_per_atom < row.ci_high
