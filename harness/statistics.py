@@ -38,7 +38,11 @@ STANDARD_ERRORS_RESOLVED = 2.80
 
 MANY = 2000  # units from which on percentiles cover, and studentising is not worth its price
 FEWEST = 10  # units below which no bootstrap is trusted
-MOST_OF_VARIANCE = 0.4  # that a single unit may have of the squared influences
+# What a single unit may have of the squared influences, of many units and of fewer than FEW: of
+# seventeen with 42 % in one the interval covered 92 %, of 290 with 60 % in one 95 %.
+MOST_OF_VARIANCE = 0.5
+MOST_OF_FEW = 0.4
+FEW = 30
 
 _KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of three sets of rows at most
 
@@ -229,7 +233,7 @@ def _unsettled(squares: np.ndarray, what: str) -> str:
     if len(squares) < FEWEST:
         return f"{len(squares)} {what} are too few for an interval, which takes {FEWEST}"
     share = float(squares.max() / squares.sum()) if squares.any() else 0.0
-    if share > MOST_OF_VARIANCE:
+    if share > (MOST_OF_FEW if len(squares) < FEW else MOST_OF_VARIANCE):
         return (
             f"one of {len(squares)} {what} has {share:.0%} of the variance and decides the number: "
             "no interval reaches its level"
