@@ -235,7 +235,7 @@ def test_what_a_share_is_drawn_from(tmp_path, values, bound, population):
     ],
 )
 def test_what_numbers_are_drawn_from(tmp_path, statistic, m, population):
-    (row,) = calibrate(kept(tmp_path, units(X[:m], statistic)), trials=20)
+    (row,) = calibrate(kept(tmp_path, units(np.arange(m), statistic)), trials=20)
     assert row.population == population
     assert row.settled == (m >= (6 if statistic == "median" else 2 if "t" in statistic else 10))
 

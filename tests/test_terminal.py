@@ -263,7 +263,20 @@ def test_a_sentence_about_the_model_and_others_names_each_with_its_own():
     assert cases[3].startswith("a.b[y] (MLP)  ")
 
 
-def test_what_was_not_run_counts_as_about_the_model():
+def test_what_was_not_run_stands_where_it_would():
+    found = words(
+        record("a.b", Verdict.NOT_RUN),
+        record("record.x", Verdict.NOT_RUN, subject="matbench record"),
+    )
+    assert found[1:5] == [
+        "findings",
+        "  not run, see below: a.b",
+        f"not about {MODEL}, or not only",
+        "  not run, see below: record.x",
+    ]
+
+
+def test_what_broke_counts_as_about_the_model():
     found = words(record("a.b", case="x"), record("a.b", Verdict.NOT_RUN, case="y", subject=""))
     assert found[1] == "findings"
 

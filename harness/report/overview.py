@@ -32,8 +32,8 @@ NEAR_RESOLUTIONS = 2.0
 
 
 def is_about(found: Evidence, model: str) -> bool:
-    """Whether a record is about the model under test; one that was not run may be."""
-    return found.verdict == Verdict.NOT_RUN or found.subject == model
+    """Whether a record is about the model under test; what broke before it said so may be."""
+    return found.subject in ("", model)
 
 
 def group_of(sentence: Sentence, model: str) -> str:
