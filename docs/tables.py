@@ -1,8 +1,9 @@
-"""Fill the tables of results.md and softening.md from the evidence of two sessions.
+"""Fill the tables of results.md, softening.md and statistics.md from the evidence of sessions.
 
-    python docs/tables.py SESSION_ON_REAL_ROWS SESSION_ON_EMBEDDED
+    python docs/tables.py SESSION_ON_REAL_ROWS SESSION_ON_EMBEDDED [OTHER_SUBJECT ...]
 
-Each argument is a folder with evidence.json. Only what stands between `<!-- name -->` and
+Each argument is a folder with evidence.json; further ones are of other subjects, for the table of
+sentences. Only what stands between `<!-- name -->` and
 `<!-- end -->` is replaced, so that no number in a table is copied by hand.
 """
 
@@ -14,27 +15,44 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.claims import Verdict
+from harness.claims import Kind, Verdict
 from harness.evidence import Evidence, Session
+from harness.report.calibrate import calibrate, render
+from harness.report.overview import is_near
 
+TRIALS = 2000
 DOCS = Path(__file__).parent
 AWAY = ("softening", "magnitudes", "relax", "chgnet", "mattersim", "physics")
-INDEPENDENT = (*AWAY, "fine-tune.beats-scratch[toy]", "zero-shot.own-dft", "zero-shot.experiments")
+INDEPENDENT = (
+    *AWAY,
+    "stiffness",
+    "fine-tune.beats-scratch-toy",
+    "zero-shot.own-dft",
+    "zero-shot.experiments",
+)
 
 
-def main(real: Path, embedded: Path) -> None:
+def main(real: Path, embedded: Path, *others: Path) -> None:
     on_real, on_embedded = (
         [e for e in Session.load(folder).claims if not e.control] for folder in (real, embedded)
     )
     fill("results.md", "claims", both(on_real, on_embedded))
     fill("results.md", "away", away(e for e in on_real if e.key.startswith(INDEPENDENT)))
     found = {e.key: e for e in on_real}
-    fill("softening.md", "claims", away(e for e in on_real if e.id.startswith("softening")))
+    fill(
+        "softening.md",
+        "claims",
+        away(e for e in on_real if e.id.startswith(("softening", "stiffness"))),
+    )
     fill("softening.md", "ratio", ratios(found))
     fill("softening.md", "volumes", volumes(found))
     fill("softening.md", "crystals", crystals(found))
     fill("softening.md", "groups", groups(found))
     fill("softening.md", "label", labels(found))
+    fill("results.md", "sentences", sentences([Session.load(f) for f in (real, *others)]))
+    controls = [e for f in (real, embedded) for e in Session.load(f).claims if e.control]
+    fill("statistics.md", "controls", distances(controls))
+    fill("statistics.md", "coverage", render(calibrate(real, trials=TRIALS)))
 
 
 def fill(name: str, mark: str, lines: Iterable[str]) -> None:
@@ -64,7 +82,7 @@ def number(value: float) -> str:
 def measured(e: Evidence) -> str:
     if e.observed is None or e.ci_low is None or e.ci_high is None:
         return ""
-    if e.ci_low == e.ci_high:
+    if e.ci_method == "exact":
         return number(e.observed)
     return f"{number(e.observed)} [{number(e.ci_low)}, {number(e.ci_high)}]"
 
@@ -83,11 +101,10 @@ def both(real: Sequence[Evidence], embedded: Sequence[Evidence]) -> list[str]:
     for e in real:
         if e.key.startswith(INDEPENDENT) or e.id.startswith("leaderboard"):
             continue
-        there = other[e.key]
-        bounds = dict.fromkeys((bound(e), bound(there)))
-        rows.append(
-            (named(e), "; ".join(bounds), measured(e), e.verdict, measured(there), there.verdict)
-        )
+        there = other.get(e.key)  # a table of references may not apply there
+        bounds = dict.fromkeys((bound(e), bound(there or e)))
+        elsewhere = ("", "") if there is None else (measured(there), there.verdict)
+        rows.append((named(e), "; ".join(bounds), measured(e), e.verdict, *elsewhere))
     heads = ("claim", "bound", "fold 0 of matbench mp_e_form, subset", "verdict")
     return table((*heads, "embedded", "verdict"), rows)
 
@@ -101,6 +118,42 @@ def away(claims: Iterable[Evidence]) -> list[str]:
         n = f"{e.coverage['scored']:,} of {e.coverage['of']:,}"
         rows.append((named(e), bound(e), measured(e), n, e.verdict))
     return table(("claim", "bound", "measured [95 % interval]", "n", "verdict"), rows)
+
+
+def sentences(sessions: Sequence[Session]) -> list[str]:
+    """Claim by subject: the verdict of the sentence, and what it says of the subject."""
+    models = [str(session.session["model"]) for session in sessions]
+    by_model = [{made.id: made for made in session.sentences} for session in sessions]
+    rows = []
+    for made in sessions[0].sentences:
+        if made.kind == Kind.TOY or all(e.subject not in (*models, "") for e in made.of):
+            continue
+        cells = []
+        for found in by_model:
+            other = found.get(made.id)
+            counts = other.count() if other else {}
+            cases = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
+            cells.append(f"**{other.verdict}** ({cases})" if other else "")
+        rows.append((made.id, made.meaning or made.kind, *cells))
+    return table(("sentence", "held, it is a", *models), rows)
+
+
+def distances(controls: Sequence[Evidence]) -> list[str]:
+    """Histogram of how far controls that ran lie from their bounds, in margins of the bound."""
+    ran = [e for e in controls if e.caught and not e.placeholder]
+    edges = (0.1, 0.25, 0.5, 1.0, 10.0)
+    rows = []
+    low = 0.0
+    for high in (*edges, float("inf")):
+        inside = [e for e in ran if e.margins_away is not None and low <= e.margins_away < high]
+        end = f"{100 * high:g} %" if high < float("inf") else "more"
+        rows.append((f"{100 * low:g} to {end}", len(inside), sum(bool(e.far) for e in inside)))
+        low = high
+    at_zero = [e for e in ran if e.margins_away is None]
+    near = sum(is_near(e) for e in ran)
+    rows.append(("bound at zero", len(at_zero), sum(bool(e.far) for e in at_zero)))
+    rows.append((f"within 50 % or two resolutions: {near} of {len(ran)}", len(ran), ""))
+    return table(("beyond the bound, of its margin", "controls", "that say why so far"), rows)
 
 
 def interval(found: dict[str, float]) -> str:
@@ -200,6 +253,6 @@ def labels(found: dict[str, Evidence]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

@@ -310,9 +310,14 @@ def test_a_file_that_is_not_here_changes_no_verdict(session):
 
 def test_what_is_known_on_other_data_is_expected_and_its_change_is_new(session):
     text = '[expected]\n"d" = "part of d"\n[m."part of d"]\n"c" = "held"\n'
-    result, found, _ = session(STRADDLES, known=text)
-    assert result.ret == pytest.ExitCode.OK
-    assert (found.claims[0].documented, found.claims[0].documented_from) == ("held", "part of d")
+    for code, outcome in ((STRADDLES, "skipped"), (REFUTED, "xfailed")):
+        result, found, _ = session(code, known=text)
+        assert result.ret == pytest.ExitCode.OK
+        assert result.parseoutcomes() == {outcome: 1}
+        expected = (found.claims[0].documented, found.claims[0].documented_from)
+        assert expected == ("held", "part of d")
+        result.stdout.fnmatch_lines(["new: c: *where held was expected from part of d"])
+        assert session(code, "--strict", known=text)[0].parseoutcomes() == {"failed": 1}
     text = text.replace('"held"', '{ verdict = "refuted", reason = "of part" }')
     result, found, _ = session(REFUTED, known=text)
     result.assert_outcomes(xfailed=1)

@@ -7,7 +7,8 @@ the same bound, which it looks up by the claim's id and so cannot loosen. Both r
 How an outcome follows from a verdict, once a check has left its record:
 
 held                     passes
-refuted, placeholder     fails; documented so, it is an expected failure
+refuted, placeholder     fails; documented so, it is an expected failure, and so it is where
+                         another verdict is only expected from other data: that is new
 inconclusive, not run    is skipped; under --strict it fails, unless it is documented so
 other than documented    as above, fails under --strict, and fails the session at its end
 
@@ -314,6 +315,8 @@ def _conclude(found: Evidence, *, strict: bool) -> None:
     if found.verdict in (Verdict.REFUTED, Verdict.PLACEHOLDER):
         if as_documented:
             pytest.xfail(f"known to be {found.verdict}: {found.reason}")
+        if found.documented_from and not strict:
+            pytest.xfail(f"new: {found}; expected from {found.documented_from}: {found.documented}")
         raise pytest.fail.Exception(str(found), pytrace=False)
     if strict and not as_documented and (found.documented or not found.held):
         _strictly(found, str(found))
