@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.claims import Verdict, above, below
 from harness.data.crystals import Crystals
 from harness.data.reference_files import Geometries
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.plots import relaxation_errors
-from harness.runners.relax import Relax, RelaxResult, relax, run
+from harness.runners.relax import Relax, RelaxResult, enough_to_show, relax, run
 from harness.runners.single_point import crystal
+from harness.statistics import share
 from harness.store import PredictionStore
 
 TIGHT = Relax(fmax_ev_per_ang=1e-3, smax_gpa=5e-3)
@@ -258,6 +260,134 @@ def test_every_crystal_is_counted(result: RelaxResult) -> None:
     assert one_lost.names == ("Cu", "Cu3Au")
     assert one_lost.volume_error().excluded == {"not converged after 9 steps": 1}
     assert one_lost.converged().interval.estimate == 2 / 3
+    assert one_lost.converged().details["problems"] == {"Al": "not converged after 9 steps"}
+
+
+def with_problems(result: RelaxResult, problems: dict[int, str], steps: list[int]) -> RelaxResult:
+    relaxation = replace(result.relaxation, problems=problems, steps=np.array(steps))
+    return replace(result, relaxation=relaxation)
+
+
+def test_the_share_that_relaxed_is_of_crystals_the_subject_scores(result: RelaxResult) -> None:
+    """One that is not scored where it starts was never on its way; one that is lost there, was."""
+    unknown = "not scored by the model: an element it does not know"
+    found = with_problems(result, {0: unknown, 1: unknown}, [0, 7, 9]).converged()
+    assert found.quantity == "share of crystals that relaxed"
+    assert found.interval.method == "Clopper-Pearson, 1 of 2 crystals"
+    assert found.interval.estimate == 0.5
+    assert (found.scored, found.of) == (2, 3)
+    assert found.excluded == {unknown: 1}
+    assert found.details["steps_mean"] == pytest.approx(16 / 3)
+    assert found.details["steps_largest"] == 9
+    late = with_problems(result, {0: "not converged after 0 steps"}, [0, 7, 9]).converged()
+    assert (late.interval.estimate, late.excluded) == (2 / 3, {})
+    with pytest.raises(NotAvailable, match="emt scores none of 3 crystals"):
+        with_problems(result, dict.fromkeys(range(3), unknown), [0, 0, 0]).converged()
+
+
+def test_so_many_crystals_that_all_relax_show_that_nearly_all_do() -> None:
+    bound = above(0.95, "", "a reason")
+    assert enough_to_show(0.95) == 72
+    assert bound.judge(share(72, 72, unit="crystals")) == Verdict.HELD
+    assert bound.judge(share(71, 71, unit="crystals")) == Verdict.INCONCLUSIVE
+    assert bound.judge(share(47, 47, unit="crystals")) == Verdict.INCONCLUSIVE
+    assert enough_to_show(0.5, level=0.75) == 4  # 0.5 ** 3 is the eighth itself, and not above it
+    assert enough_to_show(0.5, level=0.7) == 3
+
+
+def test_stopped_early_those_that_needed_longer_did_not_relax(result: RelaxResult) -> None:
+    full = with_problems(result, {1: "not converged after 9 steps"}, [5, 9, 6])
+    early = full.stopped_after(5)
+    late = "not converged after 5 steps"
+    assert early.relaxation.problems == {1: late, 2: late}
+    assert early.relaxation.steps.tolist() == [5, 5, 5]
+    assert early.names == ("Cu",)
+    assert early.config == replace(full.config, max_steps=5)
+    assert full.stopped_after(6).relaxation.problems == {1: "not converged after 6 steps"}
+    assert full.stopped_after(9).relaxation.problems == full.relaxation.problems
+    assert full.stopped_after(0).converged().interval.estimate == 0
+
+
+def test_stopping_after_so_many_steps_is_relaxing_with_no_more(result: RelaxResult) -> None:
+    cut = int(np.sort(result.relaxation.steps)[1])
+    fewer = relax(EffectiveMedium(), TIGHT.start(METALS), replace(TIGHT, max_steps=cut))
+    stopped = result.stopped_after(cut)
+    assert 0 < len(stopped.relaxation.problems) < 3
+    assert stopped.relaxation.problems == fewer.problems
+    np.testing.assert_array_equal(stopped.relaxation.steps, fewer.steps)
+
+
+def at_ratios(result: RelaxResult, lengths: Sequence[float]) -> RelaxResult:
+    """As if relaxed lengths were so many times the reference's, in crystals of one shape."""
+    own = result.relaxation.crystals
+    n = len(lengths)
+    rows = np.arange(n) % len(own)
+    reference = own[rows]
+    scaled = Crystals(
+        **{**reference.columns(), "lattices": reference.lattices * np.array(lengths)[:, None, None]}
+    )
+    return replace(
+        result,
+        reference=Geometries(
+            source="metals",
+            names=tuple(f"crystal {i}" for i in range(n)),
+            crystals=reference,
+            inputs={},
+        ),
+        start=scaled,
+        relaxation=replace(result.relaxation, crystals=scaled, steps=np.arange(n), problems={}),
+        bonds=tuple(result.bonds[row] for row in rows),
+    )
+
+
+def test_beside_the_mean_stand_what_one_crystal_does_not_decide(result: RelaxResult) -> None:
+    lengths = [1.0, 1.001, 1.002, 1.003, 1.004, 1.005, 1.006, 1.007, 1.008, 1.3]
+    measured = at_ratios(result, lengths).bond_length_error()
+    details = measured.details
+    assert measured.interval.estimate == pytest.approx(0.0336)
+    assert measured.interval.unsettled.startswith("one of 10 crystals has 90% of the variance")
+    assert details["n_crystals"] == 10
+    assert (details["in_other_structures"], details["n_in_other_structures"]) == ([], 0)
+    assert details["median"]["estimate"] == pytest.approx(0.0045)
+    assert details["median"]["low"] == pytest.approx(0.001)
+    assert details["median"]["high"] == pytest.approx(0.008)
+    assert details["median"]["method"] == "order statistics of 10 crystals"
+    assert details["trimmed_mean"] == pytest.approx(0.0045)  # of the eight in the middle
+    assert details["trimmed_off_either_end"] == 0.1
+    assert details["mean_in_the_same_structure"] == pytest.approx(0.0336)
+    assert details["largest"]["crystal"] == "crystal 9"
+    assert details["largest"]["error"] == pytest.approx(0.3)
+    errors = np.array(lengths) - 1
+    squares = (errors - errors.mean()) ** 2
+    assert details["largest"]["share_of_variance"] == pytest.approx(squares[9] / squares.sum())
+
+
+def test_crystals_in_another_structure_are_named_and_the_others_have_a_mean_of_their_own(
+    result: RelaxResult,
+) -> None:
+    found = at_ratios(result, [1.001, 1.002, 1.003])
+    lattices = found.relaxation.crystals.lattices.copy()
+    lattices[2] = lattices[2] @ np.diag([1, 1, 1.2])
+    changed = Crystals(**{**found.relaxation.crystals.columns(), "lattices": lattices})
+    found = replace(found, relaxation=replace(found.relaxation, crystals=changed))
+    details = found.volume_error().details
+    assert details["in_other_structures"] == ["crystal 2"]
+    assert details["n_in_other_structures"] == 1
+    assert details["mean_in_the_same_structure"] == pytest.approx((1.001**3 + 1.002**3) / 2 - 1)
+    alone = at_ratios(result, [1.001])
+    other = replace(alone, relaxation=replace(alone.relaxation, crystals=changed[2]))
+    assert other.volume_error().details["mean_in_the_same_structure"] is None
+
+
+def test_crystals_that_are_all_alike_have_no_spread(result: RelaxResult) -> None:
+    still = result.at_start().volume_error()
+    assert still.interval.method == "3 crystals, all alike"
+    assert still.interval.low == still.interval.estimate == still.interval.high
+    assert (still.interval.n, still.interval.n_clusters) == (3, 3)
+    assert still.details["largest"]["share_of_variance"] <= 1
+    near = at_ratios(result, [1.01, 1.01, 1.01 + 1e-11]).bond_length_error()
+    assert "studentised" in near.interval.method
+    assert near.interval.unsettled == "3 crystals are too few for an interval, which takes 10"
 
 
 def test_one_crystal_has_no_interval_and_none_no_number(result: RelaxResult) -> None:
@@ -267,7 +397,10 @@ def test_one_crystal_has_no_interval_and_none_no_number(result: RelaxResult) -> 
 
     interval = without(0, 1).volume_error().interval
     assert interval.low == interval.estimate == interval.high
-    assert "one crystal" in interval.method
+    assert interval.method == "one crystal: about it and no other"
+    assert interval.unsettled == ""
+    assert below(interval.estimate + 1e-6, "", "a reason").judge(interval) == Verdict.HELD
+    assert below(interval.estimate, "", "a reason").judge(interval) == Verdict.REFUTED
     with pytest.raises(NotAvailable, match="none of 3 crystals relaxed"):
         without(0, 1, 2).volume_error()
 

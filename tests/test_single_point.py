@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
 from harness.data.units import GPA_PER_EV_ANG3
-from harness.errors import NotAvailable
+from harness.errors import CannotResolve, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.runners import single_point
-from harness.runners.single_point import TOLERANCES, crystal, displaced, strained
+from harness.runners.single_point import TOLERANCES, crystal, displaced, sized, strained
 from harness.store import PredictionStore
 
 
@@ -158,3 +159,92 @@ def test_a_strained_cell_keeps_its_atoms_where_they_are_in_it() -> None:
     longer = strained(one, np.diag([0, 0, 0.01]))
     assert longer.volumes_ang3[0] == pytest.approx(1.01 * one.volumes_ang3[0])
     np.testing.assert_array_equal(longer.frac_coords, one.frac_coords)
+
+
+def test_a_planted_factor_of_the_stress_is_said_and_the_subject_stays_the_subject(
+    store: PredictionStore,
+) -> None:
+    clean = single_point.stress_against_energy(Elastic(), store, CELLS)
+    small = single_point.stress_against_energy(Elastic(), store, CELLS, reported=0.98)
+    assert (clean.model, clean.subject) == ("elastic", "elastic")
+    assert (small.model, small.subject) == ("elastic, stress times 0.98", "elastic")
+    stress = np.abs(clean.details["stress_gpa"])
+    assert small.interval.estimate == pytest.approx(0.02 * stress.max(), rel=1e-4)
+
+
+def test_moments_are_scaled_and_nothing_else(store: PredictionStore) -> None:
+    found = single_point.run(Elastic(), store, CELLS, ("energy", "forces", "stress", "magmoms"))
+    larger = found.moments_times(1.21)
+    assert found.largest_moment("Cu 3.4").interval.estimate == pytest.approx(2.9)
+    assert larger.largest_moment("Cu 3.4").interval.estimate == pytest.approx(1.21 * 2.9)
+    assert larger.prediction.energy is found.prediction.energy
+    with pytest.raises(NotAvailable, match="elastic gives no magmoms"):
+        single_point.run(Elastic(), store, CELLS).moments_times(1.21)
+
+
+# --- faults, for controls
+
+
+def exact(value: float) -> Measurement:
+    return Measurement(
+        quantity="a force",
+        interval=Interval.exact(value, n=1),
+        scored=1,
+        of=1,
+        dataset="single cells",
+        model="elastic",
+    )
+
+
+@pytest.mark.parametrize(
+    ("grows", "steps"),
+    [
+        (lambda size: 2.8 * size, 1),
+        (lambda size: 1.3721 * 2 * size, 1),  # 2 % below what is wanted
+        (lambda size: 1.3719 * 2 * size, 2),
+        (lambda size: 1.4279 * 2 * size, 1),  # 2 % above
+        (lambda size: 1.4281 * 2 * size, 2),
+        (lambda size: 40 * size, 2),
+        (lambda size: 0.1 + 40 * size, 3),
+    ],
+)
+def test_a_fault_is_sized_in_proportion(grows: Callable[[float], float], steps: int) -> None:
+    asked = []
+
+    def measure(size: float) -> Measurement:
+        asked.append(size)
+        return exact(grows(size))
+
+    found, size = sized(measure, 0.5, 1.4)
+    assert found.interval.estimate == grows(size)
+    assert abs(found.interval.estimate / 1.4 - 1) <= 0.02
+    assert len(asked) == steps
+    assert asked[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "last"),
+    [
+        (0.0, "0.5, gave 0"),
+        (2.8, "0.0156, gave 2.8"),
+    ],
+)
+def test_a_fault_that_cannot_be_sized_is_not_planted(value: float, last: str) -> None:
+    with pytest.raises(
+        CannotResolve,
+        match="^a force: no fault of this kind comes out at 1.4; the last one tried, of size "
+        f"{last}$",
+    ):
+        sized(lambda size: exact(value), 0.5, 1.4)
+
+
+def test_a_displaced_atom_is_sized_by_the_subjects_own_forces(store: PredictionStore) -> None:
+    salt = crystal("rocksalt", ("Mg", "O"), 4.2)
+
+    def by(distance_ang: float) -> Measurement:
+        cells = {"MgO": displaced(salt, 1, (distance_ang, 0, 0))}
+        return single_point.run(Elastic(), store, cells).largest_force("MgO")
+
+    found, distance_ang = sized(by, 0.1, 2.2)
+    assert found.interval.estimate == pytest.approx(2.2)
+    assert distance_ang == 0.1

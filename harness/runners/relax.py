@@ -1,6 +1,7 @@
 """Relax crystals with the subject and compare volume and bond lengths with a reference.
 
-Public: Relax, Relaxation, RelaxResult, relax, run; renaming a field breaks old evidence files.
+Public: Relax, Relaxation, RelaxResult, relax, run, enough_to_show; renaming a field breaks old
+evidence files.
 
 Each crystal has ASE's BFGS on ASE's FrechetCellFilter to itself; own is only that all of them go in
 step, so that the model is asked once a step for all crystals that are still on their way. The
@@ -10,6 +11,7 @@ it, which for a large soft cell hides a strain of percents.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +26,7 @@ from harness.data.reference_files import Geometries
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, NotAvailable
 from harness.models.threads import one_thread
-from harness.statistics import bootstrap
+from harness.statistics import bootstrap, median, share
 from harness.store import PredictionStore, row_digest
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ SHELL = 1.1  # neighbours within this multiple of an atom's nearest; bcc's secon
 # A cell that changed its shape by more than this is another structure: from bcc to fcc it is 0.41,
 # while c/a of a hexagonal or tetragonal metal is rarely off by more than some percent.
 OTHER_STRUCTURE = 0.1
+TRIMMED = 0.1  # off either end of the sorted errors, for the mean that is shown beside
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
+_ALIKE = 1e-12  # errors no further apart differ by rounding
+_NOT_SCORED = "not scored by the model"
 _Bonds = tuple[np.ndarray, np.ndarray, np.ndarray]  # first atom, second atom, its cell (m, 3)
 
 
@@ -140,7 +145,7 @@ def _relax(model: Model, start: Crystals, config: Relax, progress: Progress | No
             force, stress = found.forces[i], found.stress[i]
             steps[row] = step
             if i in found.problems:
-                problems[row] = f"not scored by the model: {found.problems[i]}"
+                problems[row] = f"{_NOT_SCORED}: {found.problems[i]}"
             elif not (np.isfinite(force).all() and np.isfinite(stress).all()):
                 problems[row] = "forces or stress not finite"
             elif not 0.5 < cells[row].get_volume() / start.volumes_ang3[row] < 2:
@@ -274,6 +279,22 @@ class RelaxResult:
         )
         return replace(self, relaxation=still, model=f"{self.model}, not relaxed")
 
+    def stopped_after(self, n_steps: int) -> RelaxResult:
+        """As if no crystal had been given more steps than these.
+
+        Each goes its own way, so that nothing has to be relaxed again.
+        """
+        steps = self.relaxation.steps
+        late = dict.fromkeys(
+            np.flatnonzero(steps > n_steps).tolist(), f"not converged after {n_steps} steps"
+        )
+        stopped = replace(
+            self.relaxation,
+            steps=np.minimum(steps, n_steps),
+            problems={**self.relaxation.problems, **late},
+        )
+        return replace(self, relaxation=stopped, config=replace(self.config, max_steps=n_steps))
+
     def against(self, reference: Geometries) -> RelaxResult:
         """The same relaxed crystals beside other lengths of the same crystals."""
         return replace(self, reference=reference)
@@ -292,23 +313,33 @@ class RelaxResult:
         return self._measured("mean |d/d_ref - 1| of nearest neighbours", errors)
 
     def converged(self) -> Measurement:
-        """Share of crystals that relaxed."""
-        n, of = len(self.rows), len(self.start)
+        """Share of crystals that relaxed, of those that the model scores where they start.
+
+        Raises:
+            NotAvailable: it scores none.
+        """
+        problems, steps = self.relaxation.problems, self.relaxation.steps
+        excluded = Counter(
+            why for row, why in problems.items() if why.startswith(_NOT_SCORED) and steps[row] == 0
+        )
+        of = len(self.start)
+        scored = of - sum(excluded.values())
+        if not scored:
+            raise NotAvailable(f"{self.model} scores none of {of} crystals: {dict(excluded)}")
         return Measurement(
             quantity="share of crystals that relaxed",
-            interval=Interval.exact(n / of, n=of),
-            scored=of,
+            interval=share(len(self.rows), scored, unit="crystals"),
+            scored=scored,
             of=of,
+            excluded=excluded,
             dataset=self.reference.source,
             model=self.model,
             inputs=self.inputs,
             details={
                 "config": asdict(self.config),
-                "problems": {
-                    self.reference.names[row]: why for row, why in self.relaxation.problems.items()
-                },
-                "steps_mean": float(self.relaxation.steps.mean()),
-                "steps_largest": int(self.relaxation.steps.max()),
+                "problems": {self.reference.names[row]: why for row, why in problems.items()},
+                "steps_mean": float(steps.mean()),
+                "steps_largest": int(steps.max()),
             },
         )
 
@@ -319,15 +350,17 @@ class RelaxResult:
                 f"none of {len(self.start)} crystals relaxed ({dict(excluded)}), so there is no "
                 "geometry to compare"
             )
-        if len(errors) == 1:
-            value = float(errors[0])
+        if np.ptp(errors) < _ALIKE:
+            value, n = float(errors[0]), len(errors)
             interval = Interval(
                 estimate=value,
                 low=value,
                 high=value,
-                n=1,
-                n_clusters=1,
-                method="one crystal: about it and no other",
+                n=n,
+                n_clusters=n,
+                method="one crystal: about it and no other"
+                if n == 1
+                else f"{n} crystals, all alike",
             )
         else:
             interval = bootstrap(errors, np.arange(len(errors)), unit="crystals")
@@ -343,10 +376,39 @@ class RelaxResult:
             details={
                 "config": asdict(self.config),
                 "crystals": self._table(),
+                "n_crystals": len(errors),
                 "in_other_structures": list(self.in_other_structures),
+                "n_in_other_structures": len(self.in_other_structures),
+                **self._beside(errors),
                 "notes": list(self.reference.notes),
             },
         )
+
+    def _beside(self, errors: np.ndarray) -> dict[str, Any]:
+        """What a mean that one crystal may decide hides: which it is, and what the others say."""
+        from scipy.stats import trim_mean
+
+        middle = median(errors, unit="crystals")
+        squares = (errors - errors.mean()) ** 2
+        kept = ~np.isin(self.names, self.in_other_structures)
+        return {
+            "median": {
+                "estimate": middle.estimate,
+                "low": middle.low,
+                "high": middle.high,
+                "method": middle.method,
+            },
+            "trimmed_mean": float(trim_mean(errors, TRIMMED)),
+            "trimmed_off_either_end": TRIMMED,
+            "mean_in_the_same_structure": float(errors[kept].mean()) if kept.any() else None,
+            "largest": {
+                "crystal": self.names[int(errors.argmax())],
+                "error": float(errors.max()),
+                "share_of_variance": (
+                    float(squares[errors.argmax()] / squares.sum()) if squares.any() else 0.0
+                ),
+            },
+        }
 
     def _table(self) -> list[dict[str, Any]]:
         columns = zip(
@@ -369,6 +431,11 @@ class RelaxResult:
             }
             for row, name, volume, bonds, shape in columns
         ]
+
+
+def enough_to_show(least: float, level: float = 0.95) -> int:
+    """How many crystals, all of them relaxed, show that more than so large a share relaxes."""
+    return math.floor(math.log((1 - level) / 2) / math.log(least)) + 1
 
 
 def _bonds(one: Crystals) -> _Bonds:

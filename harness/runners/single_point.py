@@ -1,12 +1,12 @@
 """Energy, forces, stress and magnetic moments of single cells, and what symmetry says of them.
 
 Public: crystal, strained, displaced, SinglePoint, run, stress_against_energy, chgnets_own,
-deviation, TOLERANCES.
+deviation, TOLERANCES; and for controls sized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
 from harness.data.prototypes import build
 from harness.data.units import GPA_PER_EV_ANG3
-from harness.errors import ModelError, NotAvailable
+from harness.errors import CannotResolve, ModelError, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.store import PredictionStore, row_digest
 
@@ -31,6 +31,8 @@ TOLERANCES = {
     "magmoms": (1e-3, "μB"),
 }
 _OWN = "chgnet-"  # what the names of subjects that chgnet itself can compute begin with
+_AS_WANTED = 0.02  # of what a fault is to come out as
+_MOST_STEPS = 6
 
 
 def crystal(prototype: str, species: Sequence[str], a_ang: float) -> Crystals:
@@ -71,6 +73,10 @@ class SinglePoint:
     def with_prediction(self, **changed: Any) -> SinglePoint:
         """Other numbers for the same cells: how a control plants its fault."""
         return replace(self, prediction=replace(self.prediction, **changed))
+
+    def moments_times(self, factor: float) -> SinglePoint:
+        """Every magnetic moment so many times as large."""
+        return self.with_prediction(magmoms=[factor * row for row in self._of("magmoms")])
 
     def posing_as(self, **cells: str) -> SinglePoint:
         """The numbers of one cell under the name of another: ``MgO="NiO"`` gives MgO NiO's."""
@@ -231,6 +237,7 @@ def stress_against_energy(
         of=len(rows),
         dataset="single cells",
         model=found.model if reported == 1 else f"{found.model}, stress times {reported:g}",
+        subject=found.model,
         inputs=found.inputs,
         details={
             "cells": list(found.names),
@@ -323,4 +330,32 @@ def deviation(
             f"largest_value ({unit})": float(np.abs(theirs).max()),
             "compared_with": other.model,
         },
+    )
+
+
+def sized(
+    measure: Callable[[float], Measurement], first: float, wanted: float
+) -> tuple[Measurement, float]:
+    """A fault of such a size that what is measured comes out as wanted, and that size.
+
+    Args:
+        measure: from the size of the fault to what is measured with it, which grows about in
+            proportion.
+        first: a size to begin with.
+    Raises:
+        CannotResolve: none of the sizes tried comes out so, such as where the subject on its own
+            is further off, or where the fault changes nothing.
+    """
+    size = first
+    for _ in range(_MOST_STEPS):
+        found, tried = measure(size), size
+        value = found.interval.estimate
+        if abs(value / wanted - 1) <= _AS_WANTED:
+            return found, size
+        if value == 0:
+            break
+        size *= wanted / value
+    raise CannotResolve(
+        f"{found.quantity}: no fault of this kind comes out at {wanted:g}; the last one tried, of "
+        f"size {tried:.3g}, gave {value:.3g}"
     )
