@@ -44,6 +44,9 @@ MOST_OF_VARIANCE = 0.5
 MOST_OF_FEW = 0.4
 FEW = 30
 
+_ROUNDING = 1e-9  # of the estimate: an error below it is that of the derivatives, by differences
+_FAR = 1e9  # standard errors: where a resample without an error of its own lies
+
 _KEPT_AS_FLOAT = 12_000_000  # counts: 96 MB, of three sets of rows at most
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -157,6 +160,8 @@ def _bootstrap(units: Units, *, n_resamples: int, level: float, seed: int) -> In
     influence = _gradient(statistic, total[:, None], np.abs(sums).sum(axis=1))[:, 0] @ sums
     squares = influence**2
     error = float(np.sqrt(m / (m - 1) * squares.sum()))
+    if error <= _ROUNDING * abs(estimate):
+        error, squares = 0.0, np.zeros(m)
     weights = np.abs(sums[2] if units.statistic == "ratio_of_sums" else sums[0])
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     tails = [50 * (1 - level), 50 * (1 + level)]
@@ -204,9 +209,9 @@ def _studentised(
     errors = np.sqrt(np.maximum(variance, 0))
     # A resample of copies of one unit has no error of its own: as far away as can be.
     gap = statistic(totals) - estimate
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(errors > 1e-12 * error, gap / errors, np.sign(gap) * np.inf)
-    low, high = np.quantile(np.nan_to_num(t), [tails[0] / 100, tails[1] / 100], method="nearest")
+    own = errors > 1e-6 * error
+    t = np.where(own, gap / np.where(own, errors, 1.0), np.sign(gap) * _FAR)
+    low, high = np.quantile(t, [tails[0] / 100, tails[1] / 100], method="nearest")
     return estimate - high * error, estimate - low * error
 
 
