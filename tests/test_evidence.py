@@ -257,7 +257,7 @@ def test_the_bound_of_a_window_is_its_nearer_end(low, high, observed, ends, boun
 
 def test_the_bound_of_what_was_not_run_is_the_end_nearer_to_zero():
     assert record(Verdict.NOT_RUN, bound_low=-3.0, bound_high=1.0).bound == 1.0
-    assert record(Verdict.NOT_RUN, bound_low=-1.0, bound_high=3.0).bound == -1.0
+    assert record(Verdict.NOT_RUN, bound_low=-1.0, bound_high=1.5).bound == -1.0
 
 
 @pytest.mark.parametrize(
@@ -408,6 +408,11 @@ def test_folds_that_nobody_asked_for_count_for_nothing():
     assert (found.verdict, found.left_out) == ("inconclusive", ("c[b] fold0",))
 
 
+def test_a_check_without_cases_can_be_left_out_of_a_fold():
+    (found,) = sentences([record(fold=1, case="a")], ["c fold1"])
+    assert (found.verdict, found.left_out) == ("inconclusive", ("c fold1",))
+
+
 def test_what_was_left_out_of_one_fold_leaves_the_others_alone():
     (found,) = sentences(
         [record(fold=0, case="a", cases="any"), record(fold=1, case="a", cases="any")],
@@ -457,6 +462,27 @@ def test_a_sentence_speaks_for_its_first_case():
     )
     assert {type(v) for v in made.as_dict().values()} == {str, dict, list}
     assert {type(v) for v in made.as_dict()["cases"].values()} == {str}
+
+
+def test_where_cases_of_one_claim_disagree_in_words_the_first_is_quoted():
+    cases = (
+        record(cases="any", case="a"),
+        record(
+            Verdict.REFUTED,
+            case="b",
+            kind=Kind.FINDING,
+            meaning=Meaning.NEUTRAL,
+            statement="t",
+        ),
+        record(Verdict.REFUTED, case="c", kind=Kind.TOY, statement="u"),
+    )
+    (made,) = sentences(cases)
+    assert (made.kind, made.meaning, made.statement) == ("integrity", None, "s")
+    assert (made.verdict, made.rule) == ("held", "any case")
+    (made,) = sentences([replace(e, cases=e.cases if e.cases == "all" else 1) for e in cases])
+    assert (made.verdict, made.rule) == ("held", "at least 1 cases")
+    (made,) = sentences(cases[1:])
+    assert (made.kind, made.meaning, made.statement) == ("finding", "neutral", "t")
 
 
 def test_verdicts_are_counted_in_one_order():
