@@ -257,10 +257,11 @@ def written(sessions: Sequence[Session]) -> str:
             entry = tables.setdefault((e.subject, e.dataset), {}).setdefault(e.key, {})
             entry[str(e.size)] = str(e.verdict)
             if e.verdict != Verdict.HELD:
-                entry["reason"] = e.reason or (
+                reason = e.reason or (
                     f"measured {e.observed:.4g} [{e.ci_low:.4g}, {e.ci_high:.4g}] against "
                     f"{e.bound_text}"
                 )
+                entry["reason"] = reason.replace("{", "{{").replace("}", "}}")  # `filled` reads it
     lines = []
     for (subject, data), table in tables.items():
         lines.append(f"[{_quoted(subject)}.{_quoted(data)}]")
