@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from harness.errors import ConfigError, DataError
 from harness.models import alignment
@@ -174,6 +173,8 @@ INPUTS = {"rows": "x"}
 
 
 def epoch(number):
+    import torch
+
     return Checkpoint(epoch=number, tensors={"w": torch.tensor([float(number)])})
 
 
