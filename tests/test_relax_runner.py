@@ -281,8 +281,19 @@ def test_the_share_that_relaxed_is_of_crystals_the_subject_scores(result: RelaxR
     assert found.details["steps_largest"] == 9
     late = with_problems(result, {0: "not converged after 0 steps"}, [0, 7, 9]).converged()
     assert (late.interval.estimate, late.excluded) == (2 / 3, {})
-    with pytest.raises(NotAvailable, match="emt scores none of 3 crystals"):
+    with pytest.raises(NotAvailable, match=f"^emt scores none of 3 crystals: {unknown}$"):
         with_problems(result, dict.fromkeys(range(3), unknown), [0, 0, 0]).converged()
+
+
+def test_where_nothing_relaxed_the_most_common_reasons_are_named(result: RelaxResult) -> None:
+    lost = with_problems(result, {0: "lost", 1: "late", 2: "late"}, [1, 2, 3])
+    with pytest.raises(
+        NotAvailable,
+        match=r"^none of 3 crystals relaxed \(late; lost\), so there is no geometry to compare$",
+    ):
+        lost.volume_error()
+    with pytest.raises(NotAvailable, match=r"\(a; b; and 1 more\)"):
+        with_problems(result, {0: "a", 1: "b", 2: "c"}, [1, 2, 3]).bond_length_error()
 
 
 def test_so_many_crystals_that_all_relax_show_that_nearly_all_do() -> None:

@@ -41,6 +41,7 @@ OTHER_STRUCTURE = 0.1
 TRIMMED = 0.1  # off either end of the sorted errors, for the mean that is shown beside
 _VOIGT = ([0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1])
 _ALIKE = 1e-12  # errors no further apart differ by rounding
+_NAMED = 2  # reasons that a message names
 _NOT_SCORED = "not scored by the model"
 _Bonds = tuple[np.ndarray, np.ndarray, np.ndarray]  # first atom, second atom, its cell (m, 3)
 
@@ -325,7 +326,7 @@ class RelaxResult:
         of = len(self.start)
         scored = of - sum(excluded.values())
         if not scored:
-            raise NotAvailable(f"{self.model} scores none of {of} crystals: {dict(excluded)}")
+            raise NotAvailable(f"{self.model} scores none of {of} crystals: {_in_short(excluded)}")
         return Measurement(
             quantity="share of crystals that relaxed",
             interval=share(len(self.rows), scored, unit="crystals"),
@@ -347,8 +348,8 @@ class RelaxResult:
         excluded = Counter(self.relaxation.problems.values())
         if not len(errors):
             raise NotAvailable(
-                f"none of {len(self.start)} crystals relaxed ({dict(excluded)}), so there is no "
-                "geometry to compare"
+                f"none of {len(self.start)} crystals relaxed ({_in_short(excluded)}), so there is "
+                "no geometry to compare"
             )
         if np.ptp(errors) < _ALIKE:
             value, n = float(errors[0]), len(errors)
@@ -431,6 +432,13 @@ class RelaxResult:
             }
             for row, name, volume, bonds, shape in columns
         ]
+
+
+def _in_short(reasons: Counter[str]) -> str:
+    """The most common reasons, and how many more there are."""
+    named = "; ".join(why for why, _ in reasons.most_common(_NAMED))
+    others = len(reasons) - _NAMED
+    return f"{named}; and {others} more" if others > 0 else named
 
 
 def enough_to_show(least: float, level: float = 0.95) -> int:
