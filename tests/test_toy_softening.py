@@ -209,3 +209,19 @@ def test_a_toy_trained_everywhere_is_as_right_outside():
 def test_toys_that_measure_nothing_are_refused(wrong, says):
     with pytest.raises(ConfigError, match=says):
         ToySoftening(**wrong)
+
+
+def test_toys_at_the_edge_are_taken():
+    few = ToySoftening(n_points=2, n_trials=2, noises_ev=(0.0,), widths=(1.0,))
+    assert toy_softening.run(few).fits_ev.shape == (1, 1, 2, 441)
+
+
+def test_the_toy_of_the_founding_note_is_the_one_that_is_measured():
+    config = ToySoftening()
+    assert (config.curve.depth_ev, config.curve.stiffness_per_ang) == (1.0, 1.7)
+    assert config.curve.minimum_ang == 1.1
+    assert config.window_r0 == (0.95, 1.30)
+    assert config.widths == (0.5, 1.0, 1.5)
+    assert config.noises_ev == (0.0, 0.005, 0.02, 0.05)
+    assert (config.n_points, config.n_trials, config.floor_ev) == (40, 200, 0.01)
+    assert (config.whole_ang, config.trained_on) == ((0.8, 3.0), "window")
