@@ -206,6 +206,7 @@ def exact(value: float) -> Measurement:
         (lambda size: 1.4281 * 2 * size, 2),
         (lambda size: 40 * size, 2),
         (lambda size: 0.1 + 40 * size, 3),
+        (lambda size: 40 * size**3, 3),
     ],
 )
 def test_a_fault_is_sized_in_proportion(grows: Callable[[float], float], steps: int) -> None:
@@ -226,7 +227,7 @@ def test_a_fault_is_sized_in_proportion(grows: Callable[[float], float], steps: 
     ("value", "last"),
     [
         (0.0, "0.5, gave 0"),
-        (2.8, "0.0156, gave 2.8"),
+        (2.8, "0.00391, gave 2.8"),
     ],
 )
 def test_a_fault_that_cannot_be_sized_is_not_planted(value: float, last: str) -> None:

@@ -32,7 +32,7 @@ TOLERANCES = {
 }
 _OWN = "chgnet-"  # what the names of subjects that chgnet itself can compute begin with
 _AS_WANTED = 0.02  # of what a fault is to come out as
-_MOST_STEPS = 6
+_MOST_STEPS = 8
 
 
 def crystal(prototype: str, species: Sequence[str], a_ang: float) -> Crystals:
@@ -339,22 +339,25 @@ def sized(
     """A fault of such a size that what is measured comes out as wanted, and that size.
 
     Args:
-        measure: from the size of the fault to what is measured with it, which grows about in
-            proportion.
+        measure: from the size of the fault to what is measured with it, which grows as some power.
         first: a size to begin with.
     Raises:
         CannotResolve: none of the sizes tried comes out so, such as where the subject on its own
             is further off, or where the fault changes nothing.
     """
-    size = first
+    size, power, before = first, 1.0, None
     for _ in range(_MOST_STEPS):
         found, tried = measure(size), size
         value = found.interval.estimate
         if abs(value / wanted - 1) <= _AS_WANTED:
             return found, size
-        if value == 0:
+        if value <= 0:
             break
-        size *= wanted / value
+        if before is not None and before[0] != size and before[1] != value:
+            # CHGNet's force on an atom of MgO grows as the cube of a small displacement
+            power = max(float(np.log(value / before[1]) / np.log(size / before[0])), 0.1)
+        before = size, value
+        size *= (wanted / value) ** (1 / power)
     raise CannotResolve(
         f"{found.quantity}: no fault of this kind comes out at {wanted:g}; the last one tried, of "
         f"size {tried:.3g}, gave {value:.3g}"
