@@ -392,6 +392,19 @@ def test_chance_in_words(summary, says):
     assert (f"chance: {says}" in found) is bool(says)
 
 
+def test_keys_stay_whole_where_lines_are_wrapped():
+    keys = [f"claim-{'x' * n}.of-some-thing[case-{n}]" for n in (30, 40, 50, 120)]
+    found = words(*(record(key, Verdict.NOT_RUN) for key in keys))
+    at = found.index("not run: no data")
+    assert found[at + 1 : at + 4] == [
+        f"    {keys[0]},",
+        f"    {keys[1]},",
+        f"    {keys[2]},",
+    ]
+    assert found[at + 4] == f"    {keys[3]}"
+    assert found[2].startswith(f"  not run, see below: {keys[0]}")
+
+
 def test_only_what_is_below_holm_is_marked():
     found = words(record("a.b", survives_holm=True), record("a.c", survives_holm=None))
     assert not any("≠" in line for line in found)

@@ -174,7 +174,15 @@ def _controls(controls: Sequence[Evidence]) -> Iterator[Line]:
 
 def _wrapped(words: str, colour: str, indent: str = "") -> Iterator[Line]:
     hanging = indent or INDENT
-    for line in textwrap.wrap(words, WIDTH, initial_indent=indent, subsequent_indent=hanging):
+    lines = textwrap.wrap(
+        words,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=hanging,
+        break_on_hyphens=False,  # a key stays whole, to be searched for
+        break_long_words=False,
+    )
+    for line in lines:
         yield line, colour
 
 
