@@ -3,6 +3,7 @@
 # make nightly all five folds, strict
 # make lint    ruff and mypy
 # make bench   speed, side by side with chgnet, on little input; docs/performance.md has the record
+# make mutants small faults planted in the core, one at a time: do its tests notice? (docs/mutants.md)
 # make clean   remove what the above made here (not the cache of predictions)
 #
 # Each creates .venv with pinned versions if it is not there. PYTHON=python3.12 chooses another
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: fold0 test nightly lint bench clean
+.PHONY: fold0 test nightly lint bench mutants clean
 
 fold0: $(READY)
 	$(BIN)/python -m pytest checks/ -m fold0 $(ARGS)
@@ -32,6 +33,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m pytest benchmarks/ --benchmark-enable $(ARGS)
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 # matbench 0.6 pins packages that cannot be built any more; without its pins it works.
 $(READY): pyproject.toml constraints.txt

@@ -47,8 +47,8 @@ SUMS = np.array([4.0, 6.0, 3.0, 10.0, 2.0])  # 4 rows, and sums of four columns
         (ratio_of_sums, SUMS, 2.0),
         (log_ratio_of_sums, SUMS, math.log(2)),
         (ratio_of_ratios, SUMS, 0.4),
-        # x = 0, 2 and y = 1, 7: standard deviations 1 and 3
-        (std_ratio, np.array([2.0, 2.0, 4.0, 8.0, 50.0]), 3.0),
+        # x = 0, 4 and y = 1, 7: standard deviations 2 and 3
+        (std_ratio, np.array([2.0, 4.0, 16.0, 8.0, 50.0]), 1.5),
     ],
 )
 def test_statistics_of_sums_known_on_paper(statistic, sums, value):
@@ -135,16 +135,28 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", list(CASES))
-@pytest.mark.parametrize(("level", "seed"), [(0.95, 0), (0.8, 3)])
-def test_the_studentised_interval_is_that_of_its_definition(name, level, seed):
+@pytest.mark.parametrize(
+    # of so many resamples the tails are the fifth and the fourth from the end, by a hair
+    ("level", "seed", "n"),
+    [(0.95, 0, 182), (0.95, 2, 180), (0.8, 3, 60)],
+)
+def test_the_studentised_interval_is_that_of_its_definition(name, level, seed, n):
     statistic, columns = STATISTICS[name], CASES[name]
-    found = bootstrap(columns, CLUSTERS, statistic, n_resamples=120, level=level, seed=seed)
-    estimate, low, high, error = studentised(statistic, columns, CLUSTERS, 120, level, seed)
+    found = bootstrap(columns, CLUSTERS, statistic, n_resamples=n, level=level, seed=seed)
+    estimate, low, high, error = studentised(statistic, columns, CLUSTERS, n, level, seed)
     assert found.estimate == pytest.approx(estimate, rel=1e-12)
     assert found.low == pytest.approx(low, rel=1e-6)
     assert found.high == pytest.approx(high, rel=1e-6)
     assert found.resolution == pytest.approx(2.80 * error, rel=1e-6)
     assert found.level == level
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_unit_of_a_quantity_does_not_matter(scale):
+    found, scaled = (bootstrap(f * X, CLUSTERS, n_resamples=100) for f in (1.0, scale))
+    assert scaled.low == pytest.approx(scale * found.low, rel=1e-6)
+    assert scaled.high == pytest.approx(scale * found.high, rel=1e-6)
+    assert scaled.resolution == pytest.approx(scale * found.resolution, rel=1e-6)
 
 
 def test_what_the_record_says_of_a_bootstrap():
@@ -258,7 +270,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_many_units_are_resampled_in_blocks_to_the_same_numbers(monkeypatch):
     values = np.random.default_rng(7).normal(size=(1, 4100))
     at_once = bootstrap(values, np.arange(4100))
-    monkeypatch.setattr(statistics, "_KEPT_AS_FLOAT", 0)
+    monkeypatch.setattr(statistics, "_KEPT_AS_FLOAT", 1000)
+    monkeypatch.setattr(statistics, "_float_counts", None)  # far too large to be kept
     in_blocks = bootstrap(values, np.arange(4100))
     assert in_blocks.low == pytest.approx(at_once.low, rel=1e-12)
     assert in_blocks.high == pytest.approx(at_once.high, rel=1e-12)
@@ -274,6 +287,7 @@ def test_draws_are_kept_and_nobody_can_change_them():
     np.testing.assert_array_equal(statistics._float_counts(50, 20, 9), counts.T)
     assert statistics._float_counts(50, 20, 9).dtype == np.float64
     assert counts is statistics._resample_counts(50, 20, 9)
+    assert counts.dtype == np.uint8  # of 100,000 units eight times as many bytes matter
 
 
 def test_resampling_runs_on_one_thread_and_leaves_the_others_as_they_were():
@@ -296,9 +310,11 @@ def test_resampling_runs_on_one_thread_and_leaves_the_others_as_they_were():
     assert threads() == before
 
 
-def test_a_quantity_without_spread_has_an_interval_without_width():
-    found = bootstrap(np.full(12, 0.25), np.arange(12))
-    assert (found.low, found.estimate, found.high) == (0.25, 0.25, 0.25)
+@pytest.mark.parametrize("value", [0.25, -0.3, 0.0])
+def test_a_quantity_without_spread_has_an_interval_without_width(value):
+    found = bootstrap(np.full(12, value), np.arange(12))
+    assert found.estimate == pytest.approx(value)
+    assert (found.low, found.high) == (found.estimate, found.estimate)
     assert (found.resolution, found.unsettled) == (0.0, "")
     assert not found.is_exact  # it was sampled all the same
 
@@ -339,6 +355,8 @@ def test_one_unit_with_most_of_the_variance_settles_nothing(m, largest_square, s
     found = statistics._unsettled(squares, "crystals")
     assert found == (f"{says}: no interval reaches its level" if says else "")
     assert statistics._unsettled(np.zeros(m), "crystals") == ""
+    without = np.array([0.0, 3.0, *[0.1] * 8])  # a unit that does not count is no reason
+    assert "has 79% of the variance" in statistics._unsettled(without, "crystals")
 
 
 def test_the_share_of_one_unit_is_told():
@@ -461,9 +479,20 @@ def test_a_medians_interval_is_the_innermost_that_covers(m, level):
         assert k == 1
 
 
-def test_five_values_are_enough_at_a_lower_level():
-    found = median(np.arange(5.0), level=0.9, unit="x")  # 1 - 2/32 of the time
-    assert (found.low, found.high, found.unsettled) == (0.0, 4.0, "")
+@pytest.mark.parametrize(("level", "says"), [(0.9375, ""), (0.938, "5 x are too few")])
+def test_five_values_are_enough_at_a_lower_level(level, says):
+    found = median(np.arange(5.0), level=level, unit="x")  # they cover 1 - 2/32 of the time
+    assert (found.low, found.high) == (0.0, 4.0)
+    assert found.unsettled.startswith(says)
+    assert bool(found.unsettled) is bool(says)
+
+
+@pytest.mark.parametrize("of", [median, student_t])
+def test_single_precision_is_left_behind(of):
+    values = np.array([0.1, 0.2, 0.7, 1.3], dtype=np.float32)
+    found = of(values, unit="x")
+    wide = of(values.astype(np.float64), unit="x")
+    assert (found.estimate, found.low, found.high) == (wide.estimate, wide.low, wide.high)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf] * 7])
@@ -595,6 +624,11 @@ def test_each_side_keeps_its_shape():
     wide = plain.high - 1
     assert found.high == pytest.approx(1 + 2 * wide)
     assert found.low == pytest.approx(1 - wide)
+    mirrored = with_variance(
+        replace(skewed, high=1 + half / 2, low=1 - 2 * half), 0.01, 10, source="x"
+    )
+    assert mirrored.high == pytest.approx(1 + wide)
+    assert mirrored.low == pytest.approx(1 - 2 * wide)
     assert wide == pytest.approx(scipy.stats.t.ppf(0.975, 20) * math.sqrt(0.02))
 
 
@@ -620,9 +654,26 @@ def test_where_the_first_source_has_no_error_the_second_alone_counts(m, resoluti
 
 @pytest.mark.parametrize("m", [1, 2])
 def test_a_single_unit_counts_as_one_degree_of_freedom(m):
-    first = replace(gaussian(0.1, 2), n_clusters=m)
+    first = gaussian(0.1, 2)
+    first = replace(first, n_clusters=m, high=1 + 2 * (first.high - 1))
     found = with_variance(first, 0.01, 1, source="x")
-    assert found.high - 1 == pytest.approx(scipy.stats.t.ppf(0.975, 2) * math.sqrt(0.02))
+    half = scipy.stats.t.ppf(0.975, 2) * math.sqrt(0.02)
+    assert found.high - 1 == pytest.approx(2 * half)
+    assert 1 - found.low == pytest.approx(half)
+
+
+def test_shapes_are_kept_at_levels_at_which_students_t_is_below_one():
+    first = gaussian(level=0.5)
+    half = first.high - 1
+    found = with_variance(replace(first, high=1 + 2 * half), 0.01, 10, source="x")
+    wide = scipy.stats.t.ppf(0.75, 20) * math.sqrt(0.02)
+    assert wide < math.sqrt(0.02)
+    assert found.high == pytest.approx(1 + 2 * wide)
+    assert found.low == pytest.approx(1 - wide)
+    none = replace(Interval.exact(0.5, n=9), level=0.5)
+    found = with_variance(none, 0.04, 2, source="seeds")
+    half = 0.2 * scipy.stats.t.ppf(0.75, 2)
+    assert (found.low, found.high) == (pytest.approx(0.5 - half), pytest.approx(0.5 + half))
 
 
 @given(
@@ -643,18 +694,19 @@ def test_more_chance_never_narrows_the_resolution(error, variance, m, d):
 
 
 @pytest.mark.parametrize(
-    "found",
+    "draw",
     [
-        bootstrap(
+        lambda: bootstrap(
             np.stack([X, Y]), CLUSTERS, ratio_of_sums, n_resamples=30, level=0.9, seed=4, unit="u"
         ),
-        median(X, level=0.9, unit="u"),
-        share(3, 17, level=0.9, unit="u"),
-        student_t(X[:5], level=0.9, unit="u"),
+        lambda: median(X, level=0.9, unit="u"),
+        lambda: share(3, 17, level=0.9, unit="u"),
+        lambda: student_t(X[:5], level=0.9, unit="u"),
     ],
-    ids=lambda found: found.units.statistic,
+    ids=["bootstrap", "median", "share", "student_t"],
 )
-def test_the_units_of_an_interval_give_it_again(found):
+def test_the_units_of_an_interval_give_it_again(draw):
+    found = draw()
     assert interval_of(found.units, n_resamples=30, level=0.9, seed=4) == found
     assert interval_of(found.units).level == 0.95
 
@@ -685,10 +737,10 @@ def test_the_largest_of_several_is_below_a_bound_only_if_all_are():
             estimate=estimate, low=low, high=high, n=1, n_clusters=1, unsettled=unsettled
         )
 
-    found = largest([of(0, 2, 9), of(1, 3, 4), of(-1, 0, 2)])
+    found = largest([of(0, 2, 9), of(0.5, 3, 4), of(1, 1.5, 2)])
     assert (found.low, found.estimate, found.high) == (1, 3, 9)
     assert found.unsettled == ""
-    found = largest([of(0, 2, 9), of(1, 3, 4, "few"), of(-1, 0, 2, "fewer")])
-    assert found.unsettled == "few"
+    found = largest([of(0, 2, 9), of(1, 1.5, 4, "few"), of(1, 3, 4), of(-1, 0, 2, "fewer")])
+    assert (found.estimate, found.unsettled) == (3, "few")
     only = of(0, 1, 2)
     assert largest([only]) == only
