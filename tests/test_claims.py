@@ -310,6 +310,7 @@ def claim(**changes):
 def test_what_a_claim_says_where_nothing_else_was_told():
     plain = claim()
     assert (plain.cases, plain.least_coverage, plain.cannot_fail) == ("all", 0.5, "")
+    assert plain.about == ""
     assert plain.meaning is None
     assert plain.bounds_on == {}
 

@@ -158,7 +158,8 @@ def test_a_record_of_a_sample_is_another_measurement(load):
     [
         ("a = ", "is not TOML"),
         ("a = 1", "1 is no table. Verdicts stand under"),
-        ('[m]\na = "held"', "is no table"),
+        ('[m]\na = "held"', r"\{'a': 'held'\} is no table"),
+        ('[m]\na = "held"\n[m.d]\nc = "held"', r"\{'a': 'held', 'd': .*\} is no table"),
         ("[m.d]\nc = 1", "m, d: 'c': 1 is neither verdict, reason, or, quick nor nightly"),
         ('[m.d]\nc = ["held"]', r"'c': \['held'\] is neither verdict"),
         ('[m.d]\nc = { z = "held", a = 1 }', r"'c': \['a', 'z'\] is neither verdict"),
@@ -358,8 +359,9 @@ def test_a_control_far_beyond_its_bound_says_why_or_is_told(differ):
     assert differ(KNOWN, record(), replace(far, verdict=Verdict.PLACEHOLDER)) == []
     (told,) = differ(KNOWN, record(), replace(far, verdict=HELD))
     assert "was not caught" in told
-    # a claim as far from its bound is a strength
-    assert differ(KNOWN, record(observed=0.001, ci_low=0.0, ci_high=0.01, resolution=0.001)) == []
+    # a claim as far from its bound is a finding
+    found = record(REFUTED, observed=20.0, ci_low=20.0, ci_high=20.0, resolution=0.5)
+    assert differ('[m.d]\nc = { verdict = "refuted", reason = "r" }', found) == []
 
 
 # --- files written from sessions
