@@ -162,15 +162,6 @@ def test_zero_shot_energies_vary_like_formation_energies(zero_shot, alignment, e
     assert evidence(zero_shot.scored(alignment).spread()).held
 
 
-@pytest.mark.control(
-    of="zero-shot.aligned-spread",
-    fault="total energies, nothing taken off",
-    far="how much total energies vary is the elements' matter, and not small",
-)
-def test_total_energies_vary_differently(zero_shot, evidence):
-    assert evidence(zero_shot.scored("none").spread()).refuted
-
-
 @pytest.mark.control(of="zero-shot.aligned-spread", fault="its own energies, shrunk to their mean")
 def test_collapsing_predictions_are_noticed(zero_shot, evidence):
     assert evidence.planted(lambda f: spread_of(zero_shot, 1 - f), 0, 0.9).refuted

@@ -1,6 +1,7 @@
 """Fill the tables of results.md, softening.md and statistics.md from the evidence of sessions.
 
     python docs/tables.py SESSION_ON_REAL_ROWS SESSION_ON_EMBEDDED [OTHER_SUBJECT ...]
+    python -m harness calibrate SESSION_ON_REAL_ROWS | python docs/tables.py coverage
 
 Each argument is a folder with evidence.json; further ones are of other subjects, for the table of
 sentences. Only what stands between `<!-- name -->` and
@@ -17,10 +18,8 @@ from typing import Any
 
 from harness.claims import Kind, Verdict
 from harness.evidence import Evidence, Session
-from harness.report.calibrate import calibrate, render
 from harness.report.overview import is_near
 
-TRIALS = 2000
 DOCS = Path(__file__).parent
 AWAY = ("softening", "magnitudes", "relax", "chgnet", "mattersim", "physics")
 INDEPENDENT = (
@@ -52,7 +51,6 @@ def main(real: Path, embedded: Path, *others: Path) -> None:
     fill("results.md", "sentences", sentences([Session.load(f) for f in (real, *others)]))
     controls = [e for f in (real, embedded) for e in Session.load(f).claims if e.control]
     fill("statistics.md", "controls", distances(controls))
-    fill("statistics.md", "coverage", render(calibrate(real, trials=TRIALS)))
 
 
 def fill(name: str, mark: str, lines: Iterable[str]) -> None:
@@ -253,6 +251,9 @@ def labels(found: dict[str, Evidence]) -> list[str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["coverage"]:
+        fill("statistics.md", "coverage", sys.stdin.read().splitlines())
+        sys.exit()
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     main(*map(Path, sys.argv[1:]))

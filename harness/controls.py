@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from harness.claims import Bound, Interval, Measurement
-from harness.errors import CannotResolve, ConfigError
+from harness.errors import CannotResolve
 
 # Of the half-width of a 95 % interval (1.96 standard errors): the 0.84 that give 80 % power.
 _POWER = 0.84 / 1.96
@@ -44,8 +44,8 @@ def grown(
         least: a size at which the measurement is not refuted, such as none at all.
         largest: beyond it a fault is so large that noticing it says little.
     Raises:
-        ConfigError: the fault of size ``least`` is refuted already.
-        CannotResolve: the fault of size ``largest`` is not refuted with that power.
+        CannotResolve: the fault of size ``largest`` is not refuted with that power, or the one of
+            size ``least`` is already, as where the subject is refuted on its own.
     """
 
     def beyond(size: float) -> tuple[float, Measurement]:
@@ -54,9 +54,9 @@ def grown(
 
     (inside, _), (outside, found) = beyond(least), beyond(largest)
     if inside >= 0:
-        raise ConfigError(
-            f"{found.quantity}: a fault of size {least:g} is refuted already; begin with a smaller "
-            "one, so that its size can be told"
+        raise CannotResolve(
+            f"{found.quantity}: a fault of size {least:g} is refuted already, so that noticing a "
+            "larger one says nothing"
         )
     if outside < 0 or found.interval.unsettled:
         i = found.interval

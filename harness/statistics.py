@@ -38,11 +38,9 @@ STANDARD_ERRORS_RESOLVED = 2.80
 
 MANY = 2000  # units from which on percentiles cover, and studentising is not worth its price
 FEWEST = 10  # units below which no bootstrap is trusted
-# What a single unit may have of the squared influences, of many units and of fewer than FEW: of
-# seventeen with 42 % in one the interval covered 92 %, of 290 with 60 % in one 95 %.
-MOST_OF_VARIANCE = 0.5
-MOST_OF_FEW = 0.4
-FEW = 30
+# What a single unit may have of the squared influences. With 42 to 50 % in one, intervals over 17
+# to 214 units covered 88 to 93 % (docs/statistics.md).
+MOST_OF_VARIANCE = 0.4
 
 _ROUNDING = 1e-9  # of the estimate: an error below it is that of the derivatives, by differences
 _FAR = 1e9  # standard errors: where a resample without an error of its own lies
@@ -238,7 +236,7 @@ def _unsettled(squares: np.ndarray, what: str) -> str:
     if len(squares) < FEWEST:
         return f"{len(squares)} {what} are too few for an interval, which takes {FEWEST}"
     share = float(squares.max() / squares.sum()) if squares.any() else 0.0
-    if share > (MOST_OF_FEW if len(squares) < FEW else MOST_OF_VARIANCE):
+    if share > MOST_OF_VARIANCE:
         return (
             f"one of {len(squares)} {what} has {share:.0%} of the variance and decides the number: "
             "no interval reaches its level"

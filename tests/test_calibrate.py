@@ -98,7 +98,7 @@ def test_a_row_says_what_was_measured_and_what_was_drawn(tmp_path):
     assert row.settled
     assert row.population == "the units"
     assert row.trials == 50
-    assert row.unsettled == pytest.approx(0.02)  # one of the fifty drew one crystal too often
+    assert row.unsettled == pytest.approx(0.18)  # nine of the fifty drew one crystal too often
     assert row.inside + row.below + row.above == pytest.approx(1)
     assert row.inside > 0.85
 

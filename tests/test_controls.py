@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness import controls
 from harness.claims import Interval, Measurement, above, below, between
 from harness.controls import grown
-from harness.errors import CannotResolve, ConfigError
+from harness.errors import CannotResolve
 
 # Beyond a bound by a half-width, nothing inside it; by 0.84 of 1.96 more, four times of five.
 POWER = 1 + 0.84 / 1.96
@@ -172,12 +172,18 @@ def test_sizes_may_fall_as_the_fault_grows():
 
 
 def test_a_fault_too_large_to_begin_with_is_a_mistake():
-    says = r"MAE: a fault of size 2 is refuted already; begin with a smaller one"
-    with pytest.raises(ConfigError, match=says):
+    says = r"MAE: a fault of size 2 is refuted already, so that noticing a larger"
+    with pytest.raises(CannotResolve, match=says):
         grown(lambda f: measured(f, 0.1), on(below(1.0, "", "t")), 2.0, 30.0)
     edge = measured(0.0, 0.0)  # no width, on the bound: refuted
-    with pytest.raises(ConfigError, match="a fault of size 0 is refuted already"):
+    with pytest.raises(CannotResolve, match="a fault of size 0 is refuted already"):
         grown(lambda f: edge, on(below(0.0, "", "t")), 0.0, 30.0)
+
+
+@pytest.mark.parametrize("least", [0.95, 1.05, 1.14])
+def test_a_fault_may_begin_where_the_interval_straddles_the_bound(least):
+    found = grown(lambda f: measured(f, 0.1), on(below(1.0, "", "t")), least, 30.0)
+    assert found.size == pytest.approx(1 + POWER * 0.1, abs=0.006)
 
 
 def test_rows_that_do_not_tell_the_largest_fault_say_so():

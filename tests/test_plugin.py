@@ -11,7 +11,7 @@ import scipy.stats  # noqa: F401
 from junitparser.xunit2 import JUnitXml
 
 from harness.evidence import Evidence, Session
-from harness.report import page, recorder  # noqa: F401 (loaded once, not in every session inside)
+from harness.report import page, recorder
 
 pytest_plugins = ["pytester"]
 

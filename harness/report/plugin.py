@@ -32,7 +32,7 @@ import pytest
 
 from harness.claims import Claim, Measurement, Size, Verdict
 from harness.controls import grown
-from harness.errors import ConfigError, DataAbsent, NotAvailable
+from harness.errors import CannotResolve, ConfigError, DataAbsent, NotAvailable
 from harness.evidence import Evidence, Session
 from harness.report.environment import versions
 from harness.report.recorder import BUDGET, RECORDER, Recorder
@@ -93,6 +93,9 @@ class Witness:
         """
         claim = self._item.stash[_CLAIM]
         measurement, size = grown(measure, claim.bound_on, least, largest)
+        judged = claim.judge(measurement)
+        if judged.verdict == Verdict.INCONCLUSIVE:  # so few rows were scored, whatever the fault
+            raise CannotResolve(judged.reason or f"{measurement.quantity}: not told from the bound")
         return self(measurement, size_of_fault=size)
 
     def figure(self, name: str, figure: Figure) -> None:
