@@ -67,6 +67,21 @@ def test_a_refit_on_nothing_is_refused():
         refit(np.empty(0), np.empty(0), np.empty((0, 118)))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_refit_on_a_value_that_is_not_finite_is_refused(bad):
+    rows = compositions({11: 1}, {11: 1})
+    says = "2 training rows, 1 of them not finite: a refit needs at least one row and only finite"
+    for total, target in (((bad, 1.0), (0.0, 0.0)), ((1.0, 1.0), (0.0, bad))):
+        with pytest.raises(DataError, match=says):
+            refit(np.array(total), np.array(target), rows)
+
+
+def test_alignments_are_known_by_their_names():
+    assert alignment.ALIGNMENTS == ("mp2020", "self", "refit")
+    assert NO_REFERENCES.name == "none"
+    assert refit(np.zeros(1), np.zeros(1), compositions({11: 1})).name == "refit"
+
+
 def test_a_refit_is_the_median_of_its_rows():
     rows = compositions(*[{11: 1}] * 5)
     found = refit(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), np.zeros(5), rows)
