@@ -127,7 +127,7 @@ _ENUMS = {
     "Kind": ("FINDING", "INTEGRITY", "TOY"),
     "Size": ("QUICK", "NIGHTLY"),
 }
-_WORDS = ("help", "metavar", "doc")  # keyword arguments that hold prose
+_WORDS = ("help", "metavar")  # keyword arguments that hold prose
 
 
 def _replacements(node: ast.AST) -> Iterator[ast.AST | None]:
@@ -217,7 +217,7 @@ def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
     )
     if len(plain) == len(node.args) >= 2 and called not in _COMMUTE:
         yield _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
-    for i in range(len(node.keywords)):
+    for i in (i for i, keyword in enumerate(node.keywords) if not _is_guard(node, keyword)):
         yield _with(node, keywords=[*node.keywords[:i], *node.keywords[i + 1 :]])
     if called in _UNWRAPPED and len(plain) == 1:
         yield plain[0]
@@ -319,6 +319,8 @@ def _places(tree: ast.Module) -> Iterator[_Place]:
                     continue
                 if _is_docstring(node, name, index, value) or _is_prose(value):
                     continue
+                if _is_guard(node, value):
+                    continue
                 body = in_function or (
                     isinstance(node, ast.FunctionDef | ast.Lambda) and name == "body"
                 )
@@ -345,6 +347,15 @@ def _is_docstring(parent: ast.AST, name: str, index: int | None, value: ast.AST)
         and index == 0
         and isinstance(value, ast.Expr)
         and isinstance(value.value, ast.Constant)
+    )
+
+
+def _is_guard(parent: ast.AST, value: ast.AST) -> bool:
+    """The `strict` of `zip`: what it guards against, the lines before exclude."""
+    return (
+        isinstance(parent, ast.Call)
+        and ast.unparse(parent.func) == "zip"
+        and getattr(value, "arg", None) == "strict"
     )
 
 
@@ -488,7 +499,7 @@ def _forked(work: Callable[[], object], seconds: float, log: Path | None = None)
         finally:
             os._exit(status)
     os.close(write)
-    end = time.monotonic() + 30 + 10 * seconds  # of waiting: others may have the processor
+    end = time.monotonic() + 20 + 2 * seconds  # of waiting: others may have the processor
     chunks = []
     with os.fdopen(read, "rb", buffering=0) as pipe:
         while (left := end - time.monotonic()) > 0 and select.select([pipe], [], [], left)[0]:
@@ -574,7 +585,7 @@ class Suite:
             except BaseException as error:  # whatever a broken core raises
                 return [-1, repr(error)]
 
-        limit = 10 + 5 * sum(self.seconds.get(test, 0.0) for test in tests)
+        limit = 5 + 5 * sum(self.seconds.get(test, 0.0) for test in tests)
         found = _forked(work, limit, self.log)
         status, by = found or (-1, "time or a crash")
         self.kills[by] += status != 0
