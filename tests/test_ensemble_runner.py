@@ -15,6 +15,7 @@ from harness.errors import DataError
 from harness.plots import ensemble_gain, spread_against_error
 from harness.runners import ensemble
 from harness.scores import Scored
+from harness.store import row_digest
 
 ENERGIES = st.floats(-0.4, 0.4, allow_subnormal=False)
 
@@ -78,9 +79,84 @@ def test_the_mean_is_a_subject_with_a_name_and_a_coverage_of_its_own():
         rtol=0,
         atol=1e-15,
     )
-    different = [replace(members[0], model="another"), members[1]]
+    different = [replace(members[0], model="another", subject="of the first"), members[1]]
+    assert ensemble.run(different).mean.subject == "of the first"
     assert ensemble.run(different).mean.model == "mean of 2 another and mlp"
     assert ensemble.run(different, name="both").mean.model == "both"
+
+
+# Errors of three members on two kinds of rows, eV/atom, and what follows on paper.
+PAPER = np.array([[0.1, -0.2], [0.3, 0.1], [-0.1, -0.5]])
+
+
+def on_paper():
+    members = [
+        replace(
+            scored(np.tile(row, 12), model=f"seed {i}"),
+            inputs={f"file {i}": str(i)},
+            details={"settings": {"seed": i}},
+        )
+        for i, row in enumerate(PAPER)
+    ]
+    return ensemble.run(members, name="a mean")
+
+
+def test_what_is_measured_of_three_members_is_what_paper_says():
+    result = on_paper()
+    maes, of_mean = [0.15, 0.2, 0.3], (0.1 + 0.2) / 2
+    spread = (0.2 + 0.3) / 2  # of (0.1, 0.3, -0.1) and (-0.2, 0.1, -0.5), two in the divisor
+    pairs = [(0.2 + 0.05) / 2, (0.0 + 0.35) / 2, (0.1 + 0.2) / 2]
+    gain, step, distance = result.gain(), result.last_step(), result.distance()
+    assert gain.quantity == "mean of the members' MAEs minus MAE of their mean"
+    assert gain.interval.estimate == pytest.approx(np.mean(maes) - of_mean)
+    assert step.quantity == "MAE of means of 2 minus MAE of the mean of 3"
+    assert step.interval.estimate == pytest.approx(np.mean(pairs) - of_mean)
+    assert distance.quantity == "spread between members over their error"
+    assert distance.interval.estimate == pytest.approx(spread / np.mean(maes))
+    for measured in (gain, step, distance, result.excess()):
+        assert measured.details["mae_of_members"] == pytest.approx(maes)
+        assert measured.details["mae_of_mean"] == pytest.approx(of_mean)
+        assert measured.details["mean_spread_ev_per_atom"] == pytest.approx(spread)
+        assert measured.inputs == {"file 0": "0", "file 1": "1", "file 2": "2"}
+        assert measured.details["members"] == [
+            {
+                "model": member.model,
+                "settings": {"seed": i},
+                "predictions_sha256": row_digest(member.predicted_ev_per_atom),
+            }
+            for i, member in enumerate(result.members)
+        ]
+    single, double, triple = step.details["by_size"]
+    assert (single["n_members"], double["n_members"], triple["n_members"]) == (1, 2, 3)
+    assert single["maes_ev_per_atom"] == pytest.approx(maes)
+    assert double["maes_ev_per_atom"] == pytest.approx(pairs)
+    assert (single["lowest"], single["highest"]) == pytest.approx((0.15, 0.3))
+    assert single["mae_ev_per_atom"] == pytest.approx(np.mean(maes))
+    assert single["spread_ev_per_atom"] == pytest.approx(spread)
+    assert double["spread_ev_per_atom"] == pytest.approx(spread / 2**0.5)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_mean_too_far_off_is_told_by_how_much_and_on_how_many_rows(side):
+    """Where all members err to one side, the mean may err as they do, and no more."""
+    result = ensemble.run([scored(side * np.full(20, error)) for error in (0.1, 0.2, 0.3)])
+    honest = result.excess()
+    assert honest.quantity == (
+        "largest |error| of the mean above the members' mean |error|, over rows"
+    )
+    assert (honest.interval.estimate, honest.details["rows_above"]) == (
+        pytest.approx(0, abs=1e-15),
+        0,
+    )
+    for moved, above in ((0.95e-9, 0), (1.05e-9, 3)):
+
+        def off(energies, moved=moved):
+            energies[:3] += side * moved
+            return energies
+
+        altered = replace(result, mean=result.mean.with_predictions(off, model="off")).excess()
+        assert altered.interval.estimate == pytest.approx(moved, rel=1e-6)
+        assert altered.details["rows_above"] == above
 
 
 def test_a_column_that_is_not_the_mean_is_found_out():
@@ -167,12 +243,13 @@ def test_members_drawn_together_lose_what_tells_them_from_the_first():
 
 def test_members_about_different_rows_are_refused():
     one, other = noisy(2)
-    with pytest.raises(DataError, match="at least two"):
+    with pytest.raises(DataError, match=r"1 member\(s\): an ensemble needs at least two"):
         ensemble.run([one])
     with pytest.raises(DataError, match="at least two"):
         ensemble.run([])
-    with pytest.raises(DataError, match=r"scored\.on"):
-        ensemble.run([one, other.on(other.ids[:100])])
+    fewer = replace(other.on(other.ids[:100]), model="the other")
+    with pytest.raises(DataError, match=r"mlp has 4000 rows and the other 100, .*scored\.on"):
+        ensemble.run([one, one, fewer])
     with pytest.raises(DataError, match="in another order"):
         ensemble.run([one, other.on(other.ids[::-1])])
     with pytest.raises(DataError, match="different references"):
