@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -466,17 +467,30 @@ class _Watch:
         return self._line
 
 
-def _pytest(tests: Iterable[str], plugin: object) -> int:
-    """Run tests in this process; those of the core need no conftest."""
-    import pytest
-    from hypothesis import settings
+class _Seeded:
+    """hypothesis draws the same for every mutant, and remembers none."""
 
-    settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
-    settings.load_profile("mutants")
+    def pytest_configure(self) -> None:
+        from hypothesis import settings
+
+        settings.register_profile("mutants", derandomize=True, database=None, deadline=None)
+        settings.load_profile("mutants")
+
+
+# These are tested by sessions inside a session, which is to be as it always is. The tests of the
+# others need no conftest, and no words about what failed.
+_AS_ALWAYS = ("harness/report/plugin.py", "harness/report/recorder.py")
+
+
+def _pytest(path: str, tests: Iterable[str], *plugins: object) -> int:
+    """Run tests of a file in this process."""
+    import pytest
+
     off = ["cacheprovider", "unraisableexception", "threadexception", "faulthandler"]
-    options = ["-x", "-q", "--assert=plain", "--noconftest", "--rootdir", str(ROOT)]
+    options = ["-x", "-q", "--rootdir", str(ROOT)]
+    options += [] if path in _AS_ALWAYS else ["--assert=plain", "--noconftest"]
     options += [word for name in off for word in ("-p", f"no:{name}")]
-    return int(pytest.main([*options, *tests], plugins=[plugin]))
+    return int(pytest.main([*options, *tests], plugins=[_Seeded(), *plugins]))
 
 
 def _forked(work: Callable[[], object], seconds: float, log: Path | None = None) -> Any:
@@ -496,7 +510,10 @@ def _forked(work: Callable[[], object], seconds: float, log: Path | None = None)
             with os.fdopen(write, "wb") as pipe:
                 pipe.write(answer)
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
     os.close(write)
     end = time.monotonic() + 20 + 2 * seconds  # of waiting: others may have the processor
@@ -553,7 +570,7 @@ class Suite:
             """In a fork, so that this process does not have our modules."""
             answer: dict[str, Any] = {"outcomes": []}
             plugin = _Loop(self, inside, answer)
-            status = _pytest(self.tests, plugin)
+            status = _pytest(self.path, self.tests, plugin)
             return {"status": status, **answer}
 
         log = self.log or Path(tempfile.gettempdir()) / f"mutants.{os.getpid()}.log"
@@ -620,8 +637,7 @@ class Suite:
 
     def _anew(self, mutant: Mutant, tests: list[str], watch: _Watch) -> int:
         """Run tests in a new session, which imports the changed module."""
-        sys.meta_path.insert(0, _Loaded(self.path, mutant.tree))
-        return _pytest(tests, watch)
+        return _pytest(self.path, tests, watch, _Loaded(self.path, mutant.tree))
 
 
 class _Loop:
@@ -636,7 +652,7 @@ class _Loop:
         suite.functions = [
             found
             for found in gc.get_objects()
-            if isinstance(found, FunctionType) and found.__code__.co_filename == suite.file
+            if type(found) is FunctionType and found.__code__.co_filename == suite.file
         ]
         original = Mutant(suite.path, 0, "", "", "", _parsed(suite.path), False, range(0))
 
@@ -673,6 +689,9 @@ class _Loaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.file = str(ROOT / path)
         self.code = compile(ast.fix_missing_locations(tree), self.file, "exec")
 
+    def pytest_load_initial_conftests(self) -> None:
+        sys.meta_path.insert(0, self)  # before what pytest put there, which would read the file
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
             return None
@@ -685,7 +704,10 @@ class _Loaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)  # noqa: S102 - the project's own code, changed
 
 
-OURS = ("harness", "tests", "conftest", "checks", "pytest", "_pytest", "__main__")
+# What each session imports for itself: our own modules, and what pytest imports in its own way
+OURS = ("harness", "tests", "conftest", "checks", "__main__")
+OURS += ("pytest", "_pytest", "hypothesis", "_hypothesis_pytestplugin", "_hypothesis_globals")
+OURS += ("xdist", "pytest_benchmark")
 
 
 def _parsed(path: str) -> ast.Module:
