@@ -85,6 +85,10 @@ def test_few_units_have_students_tails_and_many_the_normal_ones(units, expected)
     assert chance(record(n_clusters=units)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_units_of_unlike_weight_count_as_the_fewer_they_are_worth():
+    assert chance(record(n_clusters=9, effective=2.0)) == chance(record(n_clusters=2))
+
+
 def test_an_interval_without_width_leaves_no_chance_unless_it_lies_on_the_bound():
     assert chance(record(ci_low=0.9, ci_high=0.9)) == 0.0
     on_it = record(verdict=Verdict.REFUTED, bound_high=0.9, ci_low=0.9, ci_high=0.9)

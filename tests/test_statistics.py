@@ -14,6 +14,7 @@ from harness import statistics
 from harness.claims import Interval
 from harness.errors import DataError
 from harness.statistics import (
+    FEW,
     FEWEST,
     MANY,
     STATISTICS,
@@ -121,8 +122,8 @@ def studentised(statistic, columns, clusters, n_resamples, level=0.95, seed=0):
 
 
 DRAW = np.random.default_rng(12)
-MANY_ROWS = 60
-CLUSTERS = DRAW.permutation(np.repeat(np.arange(24), 3))[:MANY_ROWS]  # of one to three rows
+MANY_ROWS = 150
+CLUSTERS = DRAW.permutation(np.repeat(np.arange(60), 3))[:MANY_ROWS]  # of one to three rows
 X, Y, Z, W = DRAW.gamma(3.0, size=(4, MANY_ROWS)) + 0.5
 CASES = {
     "mean": np.log(X),
@@ -160,14 +161,14 @@ def test_the_unit_of_a_quantity_does_not_matter(scale):
 
 
 def test_what_the_record_says_of_a_bootstrap():
-    found = bootstrap(np.arange(60.0), CLUSTERS, n_resamples=50)
+    found = bootstrap(np.arange(150.0), CLUSTERS, n_resamples=50)
     m = len(set(CLUSTERS))
-    assert (found.n, found.n_clusters, found.level, found.unsettled) == (60, m, 0.95, "")
+    assert (found.n, found.n_clusters, found.level, found.unsettled) == (150, m, 0.95, "")
     assert found.method == f"studentised bootstrap over {m} reduced formulas, 50 resamples"
-    named = bootstrap(np.arange(60.0), CLUSTERS, unit="crystals")
+    named = bootstrap(np.arange(150.0), CLUSTERS, unit="crystals")
     assert named.method == f"studentised bootstrap over {m} crystals, 2000 resamples"
     assert (named.units.what, named.units.statistic) == ("crystals", "mean")
-    np.testing.assert_array_equal(named.units.sums, unit_sums(np.arange(60.0), CLUSTERS))
+    np.testing.assert_array_equal(named.units.sums, unit_sums(np.arange(150.0), CLUSTERS))
 
 
 def test_the_standard_error_of_independent_rows_is_that_of_the_textbook():
@@ -319,14 +320,71 @@ def test_a_quantity_without_spread_has_an_interval_without_width(value):
     assert not found.is_exact  # it was sampled all the same
 
 
-def test_a_resample_of_copies_of_one_unit_is_as_far_away_as_can_be():
-    """Of two units half of all resamples hold one of them twice: no error of its own."""
-    found = bootstrap(np.array([0.0, 1.0]), np.arange(2), n_resamples=400)
-    assert found.low == pytest.approx(0.5 - 0.5e9, rel=1e-6)
-    assert found.high == pytest.approx(0.5 + 0.5e9, rel=1e-6)
-    large = bootstrap(np.array([0.0, 1e12]), np.arange(2), n_resamples=400)
-    assert math.isfinite(large.low)
-    assert math.isfinite(large.high)
+@pytest.mark.parametrize("size", [1.0, 1e12])
+def test_a_resample_without_an_error_of_its_own_is_as_far_away_as_can_be(size):
+    """Of fifty units one differs: in a third of all resamples it is missing, and all are alike."""
+    values = np.zeros(50)
+    values[7] = size
+    for sign in (1, -1):
+        found = bootstrap(sign * values, np.arange(50), n_resamples=400)
+        far = max(sign * found.high, sign * found.low)
+        assert far == pytest.approx(size * (0.02 + 0.02e9), rel=1e-6)
+        assert found.unsettled.startswith("one of 50 reduced formulas has 98% of the variance")
+
+
+# --- few units: the jackknife
+
+
+def jackknife(statistic, columns, clusters, level):
+    """By its definition: the statistic anew without each unit."""
+    sums = unit_sums(columns, clusters)
+    m, weights = sums.shape[1], sums[2] if statistic is ratio_of_sums else sums[0]
+    without = [statistic(np.delete(sums, i, axis=1).sum(axis=1)) for i in range(m)]
+    error = math.sqrt((m - 1) / m * sum((w - np.mean(without)) ** 2 for w in without))
+    effective = sum(weights) ** 2 / sum(weights**2)
+    return error, error * scipy.stats.t.ppf((1 + level) / 2, effective - 1)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("level", [0.95, 0.8])
+def test_of_few_units_the_interval_is_the_jackknifes(name, level):
+    statistic, rows = STATISTICS[name], np.flatnonzero(CLUSTERS < 20)
+    columns, clusters = np.atleast_2d(CASES[name])[:, rows], CLUSTERS[rows]
+    found = bootstrap(columns, clusters, statistic, level=level, unit="crystals")
+    error, half = jackknife(statistic, columns, clusters, level)
+    assert found.low == pytest.approx(found.estimate - half, rel=1e-9)
+    assert found.high == pytest.approx(found.estimate + half, rel=1e-9)
+    assert found.resolution == pytest.approx(2.80 * error, rel=1e-9)
+    assert found.method == "jackknife and Student's t over 20 crystals"
+    assert (found.n, found.n_clusters, found.level) == (len(rows), 20, level)
+
+
+@pytest.mark.parametrize(("m", "first"), [(39, "jackknife"), (40, "studentised")])
+def test_few_is_fewer_than_forty_units_of_equal_weight(m, first):
+    found = bootstrap(np.random.default_rng(3).normal(size=m), np.arange(m), n_resamples=50)
+    assert found.method.startswith(first)
+    assert FEW == 40
+
+
+def test_few_is_counted_by_weight():
+    """Of sixty units one has a third of the weight."""
+    draw = np.random.default_rng(3)
+    columns = np.stack([draw.normal(size=60), np.r_[30.0, np.ones(59)]])
+    found = bootstrap(columns, np.arange(60), ratio_of_sums, n_resamples=50)
+    assert found.effective == pytest.approx(89**2 / (900 + 59))
+    assert found.method.startswith("jackknife")
+
+
+def test_two_units_have_one_degree_of_freedom_whatever_they_weigh():
+    found = bootstrap(np.arange(4.0), np.array([0, 1, 1, 1]), unit="crystals")
+    error, _ = jackknife(mean, np.arange(4.0), np.array([0, 1, 1, 1]), 0.95)
+    assert found.high - found.estimate == pytest.approx(12.7062 * error, rel=1e-5)
+
+
+def test_a_number_that_is_gone_without_one_unit_has_no_interval():
+    columns = np.array([np.arange(12.0), [3.0, *np.zeros(11)]])
+    with pytest.raises(DataError, match=r"without one of 12 crystals there is no number left: the"):
+        bootstrap(columns, np.arange(12), ratio_of_sums, unit="crystals")
 
 
 @pytest.mark.parametrize(("m", "settled"), [(9, False), (10, True)])
@@ -658,6 +716,16 @@ def test_a_single_unit_counts_as_one_degree_of_freedom(m):
     half = scipy.stats.t.ppf(0.975, 2) * math.sqrt(0.02)
     assert found.high - 1 == pytest.approx(2 * half)
     assert 1 - found.low == pytest.approx(half)
+
+
+def test_units_of_unlike_weight_have_the_freedom_of_fewer():
+    first = replace(gaussian(), effective=4.5)  # of 11: 3.5 degrees of freedom, not 10
+    found = with_variance(first, 0.01, 10, source="x")
+    freedom = 0.02**2 / (0.01**2 / 3.5 + 0.01**2 / 10)
+    usual = scipy.stats.t.ppf(0.975, 3.5)
+    shape = max((first.high - 1) / 0.1 / usual, 1)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(0.02)
+    assert found.high - 1 == pytest.approx(half * shape)
 
 
 def test_shapes_are_kept_at_levels_at_which_students_t_is_below_one():

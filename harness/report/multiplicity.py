@@ -46,17 +46,18 @@ def chance(evidence: Evidence) -> float | None:
         return None  # one counterexample refutes, whatever the interval
     if evidence.ci_method == "exact":
         return 0.0
-    return max(_tail(distance, half, evidence.n_clusters) for distance, half in sides)
+    units = evidence.effective or evidence.n_clusters
+    return max(_tail(distance, half, units) for distance, half in sides)
 
 
-def _tail(distance: float, half_width: float, units: int) -> float:
-    from scipy.stats import t
+def _tail(distance: float, half_width: float, units: float) -> float:
+    from scipy.special import stdtr, stdtrit
 
     freedom = max(units - 1, 1)
     if half_width == 0:
         return 0.0 if distance > 0 else 0.5
-    quantile = float(t.ppf(1 - LEVEL, freedom))
-    return float(t.sf(distance / half_width * quantile, freedom))
+    quantile = float(stdtrit(freedom, 1 - LEVEL))
+    return float(stdtr(freedom, -distance / half_width * quantile))
 
 
 def holm(evidence: Iterable[Evidence]) -> list[Evidence]:
