@@ -226,9 +226,7 @@ def _studentised(
     return estimate - high * error, estimate - low * error
 
 
-def _jackknife_error(
-    statistic: Statistic, sums: np.ndarray, total: np.ndarray, what: str
-) -> float:
+def _jackknife_error(statistic: Statistic, sums: np.ndarray, total: np.ndarray, what: str) -> float:
     """Standard error by leaving out one unit at a time."""
     m = sums.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
