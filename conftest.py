@@ -380,12 +380,10 @@ def _baseline(
     from harness.models.composition import FEW_ROWS, CompositionMLP
     from harness.runners import baseline
 
-    config = CompositionMLP()
-    if fold.dataset.index is None:
-        config = FEW_ROWS
-    else:
+    if fold.dataset.index is not None:
         with suppress(NotAvailable):
             fold = request.getfixturevalue("targets").fold(fold.number)
+    config = FEW_ROWS if fold.trains_on_few else CompositionMLP()
     return baseline.run(fold, store, replace(config, seed=seed), progress=progress)
 
 
