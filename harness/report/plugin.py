@@ -74,7 +74,9 @@ class Witness:
         measurement = replace(measurement, details={**measurement.details, **details})
         context = _context_of(self._item, self._recorder)
         found = Evidence.of(self._item.stash[_CLAIM], measurement, figures=self._figures, **context)
-        if not found.control:
+        if found.control:
+            _raise_where_no_fault_is_told(found)
+        else:
             found = _with_documented(found, self._recorder.documented.of(found))
         self._keep_units(measurement, found)
         _leave(self._item, found)
@@ -89,13 +91,11 @@ class Witness:
             measure: from the size of the fault to what is measured with it.
             least: a size that is not refuted; ``largest``: the largest that means anything.
         Raises:
-            CannotResolve: not even the largest is told from the bound. The control is not run.
+            CannotResolve: not even the largest is told from the bound, or nothing could be, such as
+                with so few rows scored. The control is not run.
         """
         claim = self._item.stash[_CLAIM]
         measurement, size = grown(measure, claim.bound_on, least, largest)
-        judged = claim.judge(measurement)
-        if judged.verdict == Verdict.INCONCLUSIVE:  # so few rows were scored, whatever the fault
-            raise CannotResolve(judged.reason or f"{measurement.quantity}: not told from the bound")
         return self(measurement, size_of_fault=size)
 
     def figure(self, name: str, figure: Figure) -> None:
@@ -585,6 +585,13 @@ def _known_of_not_run(found: Evidence, recorder: Recorder) -> Known | None:
     if found.dataset or len(places) != 1:
         return None
     return documented.known(*places[0], found.key, found.size)
+
+
+def _raise_where_no_fault_is_told(control: Evidence) -> None:
+    """What the claim itself could not judge, for its coverage or units, no control is to be held
+    against: it says nothing about whether the check would notice."""
+    if control.verdict == Verdict.INCONCLUSIVE and control.reason:
+        raise CannotResolve(control.reason)
 
 
 def _params(item: pytest.Item) -> Mapping[str, Any]:

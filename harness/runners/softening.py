@@ -220,11 +220,14 @@ class Curves:
             name=f"{self.model} and {share:+.3g} of DFT's rise",
         )
 
-    def one_per_prototype(self, n: int) -> list[Curve]:
-        """At most n curves to show: the first of each structure type, then the next of each."""
+    def one_per_prototype(self, n: int, origin: Origin = "v0") -> list[Curve]:
+        """At most n curves with a number at every volume, counted from ``origin``: the first of
+        each structure type, then the next of each."""
         rank: dict[str, int] = {}
         order = []
         for i, curve in enumerate(self.curves):
+            if curve.missing((), origin):
+                continue
             rank[curve.prototype] = rank.get(curve.prototype, -1) + 1
             order.append((rank[curve.prototype], i))
         return [self.curves[i] for _, i in sorted(order)[:n]]
