@@ -15,6 +15,7 @@ from harness.claims import Interval
 from harness.errors import DataError
 from harness.statistics import (
     FEW,
+    FEW_OF_UNLIKE_WEIGHT,
     FEWEST,
     MANY,
     STATISTICS,
@@ -348,31 +349,42 @@ def jackknife(statistic, columns, clusters, level):
 @pytest.mark.parametrize("name", list(CASES))
 @pytest.mark.parametrize("level", [0.95, 0.8])
 def test_of_few_units_the_interval_is_the_jackknifes(name, level):
-    statistic, rows = STATISTICS[name], np.flatnonzero(CLUSTERS < 20)
+    statistic, rows = STATISTICS[name], np.flatnonzero(CLUSTERS < 16)
     columns, clusters = np.atleast_2d(CASES[name])[:, rows], CLUSTERS[rows]
     found = bootstrap(columns, clusters, statistic, level=level, unit="crystals")
     error, half = jackknife(statistic, columns, clusters, level)
     assert found.low == pytest.approx(found.estimate - half, rel=1e-9)
     assert found.high == pytest.approx(found.estimate + half, rel=1e-9)
     assert found.resolution == pytest.approx(2.80 * error, rel=1e-9)
-    assert found.method == "jackknife and Student's t over 20 crystals"
-    assert (found.n, found.n_clusters, found.level) == (len(rows), 20, level)
+    assert found.method == "jackknife and Student's t over 16 crystals"
+    assert (found.n, found.n_clusters, found.level) == (len(rows), 16, level)
 
 
-@pytest.mark.parametrize(("m", "first"), [(39, "jackknife"), (40, "studentised")])
-def test_few_is_fewer_than_forty_units_of_equal_weight(m, first):
+@pytest.mark.parametrize(("m", "first"), [(19, "jackknife"), (20, "studentised")])
+def test_few_is_fewer_than_twenty_units_of_like_weight(m, first):
     found = bootstrap(np.random.default_rng(3).normal(size=m), np.arange(m), n_resamples=50)
     assert found.method.startswith(first)
-    assert FEW == 40
+    assert FEW == 20
 
 
-def test_few_is_counted_by_weight():
-    """Of sixty units one has a third of the weight."""
-    draw = np.random.default_rng(3)
-    columns = np.stack([draw.normal(size=60), np.r_[30.0, np.ones(59)]])
-    found = bootstrap(columns, np.arange(60), ratio_of_sums, n_resamples=50)
-    assert found.effective == pytest.approx(89**2 / (900 + 59))
-    assert found.method.startswith("jackknife")
+@pytest.mark.parametrize(("weight", "first"), [(4.70, "jackknife"), (4.66, "studentised")])
+def test_units_of_unlike_weight_are_few_below_forty(weight, first):
+    """Of 45 units one has more weight than the others: 35.9 or 36.05 effective ones, 0.8 of 45."""
+    columns = np.stack([np.random.default_rng(3).normal(size=45), np.r_[weight, np.ones(44)]])
+    found = bootstrap(columns, np.arange(45), ratio_of_sums, n_resamples=50)
+    assert found.effective == pytest.approx((44 + weight) ** 2 / (44 + weight**2))
+    assert found.effective == pytest.approx(36.0, abs=0.15)
+    assert found.method.startswith(first)
+
+
+@pytest.mark.parametrize(("ones", "first"), [(51, "jackknife"), (52, "studentised")])
+def test_from_forty_effective_units_on_weights_may_be_as_unlike_as_they_are(ones, first):
+    """Beside them one unit of weight 5.5: 39.3 or 40.2 effective ones, three quarters of all."""
+    columns = np.stack([np.random.default_rng(3).normal(size=ones + 1), np.r_[5.5, np.ones(ones)]])
+    found = bootstrap(columns, np.arange(ones + 1), ratio_of_sums, n_resamples=50)
+    assert found.effective == pytest.approx(39.74, abs=0.5)
+    assert found.method.startswith(first)
+    assert FEW_OF_UNLIKE_WEIGHT == 40
 
 
 def test_two_units_have_one_degree_of_freedom_whatever_they_weigh():
