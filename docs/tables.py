@@ -1,7 +1,8 @@
 """Fill the tables of results.md, softening.md and statistics.md from the evidence of sessions.
 
     python docs/tables.py SESSION_ON_REAL_ROWS SESSION_ON_EMBEDDED [OTHER_SUBJECT ...]
-    python -m harness calibrate SESSION_ON_REAL_ROWS | python docs/tables.py coverage
+    python -m harness calibrate SESSION_ON_EMBEDDED | python docs/tables.py coverage
+    python -m harness calibrate SESSION_ON_REAL_ROWS | python docs/tables.py coverage-real
 
 Each argument is a folder with evidence.json; further ones are of other subjects, for the table of
 sentences. Only what stands between `<!-- name -->` and
@@ -251,8 +252,8 @@ def labels(found: dict[str, Evidence]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["coverage"]:
-        fill("statistics.md", "coverage", sys.stdin.read().splitlines())
+    if sys.argv[1:] in (["coverage"], ["coverage-real"]):
+        fill("statistics.md", sys.argv[1], sys.stdin.read().splitlines())
         sys.exit()
     if len(sys.argv) < 3:
         sys.exit(__doc__)

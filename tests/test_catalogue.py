@@ -69,6 +69,13 @@ def test_bounds_come_with_reasons_that_say_something(collected):
             assert len(bound.reason.split()) >= 4, f"{claim.id}: {bound.reason!r}"
 
 
+def test_a_bound_of_its_own_is_for_data_on_which_something_is_documented(collected):
+    """A name that no data set has would leave the bound for all others in force, unnoticed."""
+    named = {data for _, data, _ in load_documented(CHECKS / "verdicts.toml").places()}
+    for claim in collected.claims.values():
+        assert set(claim.bounds_on) <= named, claim.id
+
+
 def test_documented_verdicts_name_claims_that_exist(collected):
     places = list(load_documented(CHECKS / "verdicts.toml").places())
     assert len(places) > 200
