@@ -20,7 +20,7 @@ from harness.claims import Size
 from harness.data import DATASETS, auto_choice, cache_dir, load_dataset
 from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
-from harness.models import ASE, DEVICES, MODELS, check_name, load_model
+from harness.models import ASE, CHECKPOINT, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
 from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
@@ -57,8 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME",
-        help=f"model under test: {', '.join(MODELS)}, or any ASE calculator as {ASE} "
-        "(default: %(default)s; docs/models.md)",
+        help=f"model under test: {', '.join(MODELS)}, a CHGNet of yours as {CHECKPOINT}, or any "
+        f"ASE calculator as {ASE} (default: %(default)s; docs/models.md)",
     )
     group.addoption(
         "--device",

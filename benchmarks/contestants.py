@@ -135,8 +135,9 @@ class ChgnetFloat64(ChgnetDefault):
 
     def run(self, prepared: Any) -> Any:
         from harness.models.chgnet.original import predict_original
+        from harness.models.chgnet.weights import read_chgnet
 
-        return predict_original("0.3.0", prepared, "float64")
+        return predict_original(read_chgnet("0.3.0"), prepared, "float64")
 
     def arrays(self, result: Any) -> Arrays:
         forces = np.concatenate(result.forces)

@@ -122,7 +122,7 @@ def test_energies_are_those_of_chgnets_predict_structure(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_everything_is_that_of_chgnet_in_float64(version: str) -> None:
     """Float64, since chgnet's own float32 scatters: 4e-4 eV/Å at the worst of 60 real crystals."""
-    expected = predict_original(version, CRYSTALS, "float64")
+    expected = predict_original(read_chgnet(version), CRYSTALS, "float64")
     found = chgnet.load(version, "cpu").predict(CRYSTALS, ALL)
     np.testing.assert_allclose(found.energy, expected.energy, rtol=0, atol=2e-6)
     np.testing.assert_allclose(found.stress, expected.stress, rtol=0, atol=2e-4)
@@ -133,12 +133,12 @@ def test_everything_is_that_of_chgnet_in_float64(version: str) -> None:
 
 def test_the_yardstick_leaves_chgnet_as_it_was() -> None:
     first, _, third = (
-        predict_original("0.3.0", CRYSTALS[:2], precision)
+        predict_original(read_chgnet("0.3.0"), CRYSTALS[:2], precision)
         for precision in ("float32", "float64", "float32")
     )
     np.testing.assert_array_equal(first.energy, third.energy)
     with pytest.raises(ConfigError, match="float16"):
-        predict_original("0.3.0", CRYSTALS[:2], "float16")
+        predict_original(read_chgnet("0.3.0"), CRYSTALS[:2], "float16")
 
 
 def test_forces_stress_and_moments_are_those_of_chgnets_predict_structure(

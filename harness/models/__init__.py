@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import ConfigError
-from harness.models import ase
+from harness.models import ase, chgnet
 from harness.models.cards import Card
 from harness.models.protocol import Identity, Model, Prediction
 
 __all__ = [
     "ASE",
+    "CHECKPOINT",
     "DEVICES",
     "MODELS",
     "Card",
@@ -28,8 +29,6 @@ __all__ = [
 
 def _chgnet(version: str) -> Callable[[str], Model]:
     def load(device: str) -> Model:
-        from harness.models import chgnet
-
         return chgnet.load(version, device)
 
     return load
@@ -59,6 +58,7 @@ MODELS: dict[str, Callable[[str], Model]] = {
     "mattersim-5M": _mattersim("5M"),
 }
 ASE = "ase:package.module:Factory?key=value"  # any ASE calculator, see ase.py
+CHECKPOINT = "chgnet:PATH"  # a CHGNet of your own, see chgnet/weights.py
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -75,10 +75,12 @@ def check_name(name: str, *, resolve: bool = False) -> None:
         spec = ase.parse(name)
         if resolve:
             ase.resolve(spec)
+    elif name.startswith(chgnet.PREFIX):
+        chgnet.parse(name)
     elif name not in MODELS:
         raise ConfigError(
-            f"no model {name!r}; known: {', '.join(MODELS)}, or {ASE}. To add one, write an "
-            "adapter in harness/models/."
+            f"no model {name!r}; known: {', '.join(MODELS)}, {CHECKPOINT} or {ASE}. To add one, "
+            "write an adapter in harness/models/."
         )
 
 
@@ -86,7 +88,8 @@ def load_model(name: str, device: str = "auto") -> Model:
     """A pretrained potential, ready to predict.
 
     Args:
-        name: one of MODELS, or `ase:package.module:Factory?key=value` for any ASE calculator.
+        name: one of MODELS, `chgnet:PATH` for a checkpoint of yours, or
+            `ase:package.module:Factory?key=value` for any ASE calculator.
         device: `cpu`, `cuda`, or `auto` (a GPU where there is one).
     Raises:
         ConfigError: unknown name or device, or arguments that a calculator does not take.
@@ -97,7 +100,9 @@ def load_model(name: str, device: str = "auto") -> Model:
     check_name(name)
     if device not in DEVICES:
         raise ConfigError(f"no device {device!r}; known: {', '.join(DEVICES)}")
-    return MODELS[name](device) if name in MODELS else ase.load(name, device)
+    if name in MODELS:
+        return MODELS[name](device)
+    return (chgnet.load_checkpoint if name.startswith(chgnet.PREFIX) else ase.load)(name, device)
 
 
 def weights() -> dict[str, str]:

@@ -16,7 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
 from harness.data.prototypes import build
 from harness.data.units import GPA_PER_EV_ANG3
-from harness.errors import CannotResolve, ModelError, NotAvailable
+from harness.errors import CannotResolve, NotAvailable
 from harness.models.protocol import Identity, Prediction
 from harness.store import PredictionStore, row_digest
 
@@ -30,7 +30,6 @@ TOLERANCES = {
     "stress": (1e-3, "GPa"),
     "magmoms": (1e-3, "μB"),
 }
-_OWN = "chgnet-"  # what the names of subjects that chgnet itself can compute begin with
 _AS_WANTED = 0.02  # of what a fault is to come out as
 _MOST_STEPS = 8
 
@@ -253,14 +252,15 @@ def chgnets_own(
     """The same from chgnet's own code with the same weights, in "float64" or its own "float32".
 
     Raises:
-        NotAvailable: the model is not CHGNet, or the installed chgnet is without this version.
-        ModelError: chgnet's weights are others than the subject's.
+        NotAvailable: the model is not CHGNet.
     """
-    name = model.identity.name
-    if not name.startswith(_OWN):
-        raise NotAvailable(f"{name} is not CHGNet: chgnet's package has nothing to say of it")
     import importlib.metadata
 
+    from harness.models.chgnet.model import CHGNetModel
+
+    name = model.identity.name
+    if not isinstance(model, CHGNetModel):
+        raise NotAvailable(f"{name} is not CHGNet: chgnet's package has nothing to say of it")
     crystals = Crystals.concatenate(list(cells.values()))
     own = Identity(
         name=f"{name} by chgnet's package in {precision}",
@@ -270,15 +270,8 @@ def chgnets_own(
 
     def compute() -> dict[str, np.ndarray]:
         from harness.models.chgnet.original import predict_original
-        from harness.models.chgnet.weights import read_chgnet, state_sha256
 
-        version = name.removeprefix(_OWN)
-        if (found := state_sha256(read_chgnet(version).state_dict())) != own.weights_sha256:
-            raise ModelError(
-                f"chgnet's package holds other weights ({found[:8]}) than {name} "
-                f"({own.weights_sha256[:8]}). Install the chgnet it was loaded from."
-            )
-        said = predict_original(version, crystals, precision)
+        said = predict_original(model.original(), crystals, precision)
         return {
             "energy": said.energy,
             "forces": np.concatenate(said.forces or []),

@@ -10,12 +10,69 @@ only by ``load``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from harness.errors import ConfigError, NotAvailable
 
 if TYPE_CHECKING:
     from harness.models.chgnet.model import CHGNetModel
 
-__all__ = ["load"]
+__all__ = ["PREFIX", "Checkpoint", "load", "load_checkpoint", "parse"]
+
+_DECLARABLE = ("theory", "training_set", "energies")
+PREFIX = "chgnet:"  # of the name of a checkpoint: chgnet:PATH?card.theory=PBE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A file with weights of CHGNet's, and what is declared of them."""
+
+    path: Path
+    declared: Mapping[str, str]
+
+
+def parse(name: str) -> Checkpoint:
+    """The parts of a `chgnet:PATH?card.key=value` name; nothing is read.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    path, _, query = name.removeprefix(PREFIX).partition("?")
+    if not path:
+        raise ConfigError(f"{name!r} names no file. Write {PREFIX}PATH?card.theory=PBE")
+    declared = {}
+    for part in query.split("&") if query else []:
+        key, equals, text = part.partition("=")
+        field = key.removeprefix("card.")
+        if not equals or key == field or field not in _DECLARABLE:
+            raise ConfigError(
+                f"{part!r} in {name!r} declares nothing; there are "
+                f"{', '.join(f'card.{known}=' for known in _DECLARABLE)}"
+            )
+        if field in declared:
+            raise ConfigError(f"{key!r} is given twice in {name!r}; give it once")
+        declared[field] = unquote(text)
+    return Checkpoint(path=Path(path).expanduser(), declared=declared)
+
+
+def load_checkpoint(name: str, device: str = "auto") -> CHGNetModel:
+    """A CHGNet of yours as a subject, on the same engine as the published ones.
+
+    Args:
+        name: `chgnet:PATH?card.key=value`, see `parse`; the subject is called by its file.
+    Raises:
+        ConfigError: the name or the device is not well formed.
+        NotAvailable: chgnet or torch is not installed, or no GPU is found.
+        ModelError: the file is absent, or holds nothing that can be used.
+    """
+    checkpoint = parse(name)
+    return _model().from_checkpoint(
+        checkpoint.path, f"{PREFIX}{checkpoint.path.name}", device, checkpoint.declared
+    )
 
 
 def load(version: str = "0.3.0", device: str = "auto") -> CHGNetModel:
@@ -29,12 +86,14 @@ def load(version: str = "0.3.0", device: str = "auto") -> CHGNetModel:
         NotAvailable: chgnet or torch is not installed, or no GPU is found.
         ModelError: chgnet's files are not as expected.
     """
+    return _model()(version, device)
+
+
+def _model() -> type[CHGNetModel]:
     try:
         from harness.models.chgnet.model import CHGNetModel
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        from harness.errors import NotAvailable
-
         raise NotAvailable("CHGNet needs torch. Install it: pip install torch.") from error
-    return CHGNetModel(version, device)
+    return CHGNetModel

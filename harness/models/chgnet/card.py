@@ -9,6 +9,8 @@ Public: card_of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from harness.models.cards import UNDECLARED, UNITS, Card
 
 _ELEMENTS = frozenset(range(1, 95))  # rows of the embedding, H to Pu; MPtrj holds 89 of them
@@ -29,12 +31,11 @@ _DECLARED = {
 }
 
 
-def card_of(name: str) -> Card:
-    """The card of a version, or of a network trained here, whose data it does not know."""
-    trained_here = {"theory": UNDECLARED, "training_set": UNDECLARED, "energies": UNDECLARED}
-    return Card(
-        elements=_ELEMENTS,
-        properties=tuple(UNITS),
-        source="the notes beside the weights in the chgnet package",
-        **_DECLARED.get(name, trained_here),
-    )
+def card_of(name: str, declared: Mapping[str, str] | None = None) -> Card:
+    """The card of a version; of any other network what is declared for it, since it cannot say."""
+    unknown = {"theory": UNDECLARED, "training_set": UNDECLARED, "energies": UNDECLARED}
+    if name in _DECLARED:
+        said, source = _DECLARED[name], "the notes beside the weights in the chgnet package"
+    else:
+        said, source = unknown | dict(declared or {}), "its name" if declared else ""
+    return Card(elements=_ELEMENTS, properties=tuple(UNITS), source=source, **said)

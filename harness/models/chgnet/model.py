@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from queue import SimpleQueue
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +33,7 @@ from harness.models.chgnet.forward import (
 from harness.models.chgnet.graph import Graph
 from harness.models.chgnet.incidence import Incidence
 from harness.models.chgnet.messages import MessageGraph
-from harness.models.chgnet.weights import read_chgnet, state_sha256
+from harness.models.chgnet.weights import read_checkpoint, read_chgnet, state_sha256
 from harness.models.memory import keep_freed_memory
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
@@ -131,11 +133,31 @@ class CHGNetModel:
         self._adopt(read_chgnet(version), f"chgnet-{version}", _device(device))
 
     @classmethod
-    def around(cls, network: CHGNet, name: str, device: torch.device) -> CHGNetModel:
-        """The same engine with this network's weights."""
+    def around(
+        cls,
+        network: CHGNet,
+        name: str,
+        device: torch.device,
+        declared: Mapping[str, str] | None = None,
+    ) -> CHGNetModel:
+        """The same engine with this network's weights, and what is declared of it for its card."""
         model = cls.__new__(cls)
         model._adopt(network.eval().requires_grad_(False), name, device)
+        model._declared = dict(declared or {})
         return model
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: Path, name: str, device: str = "auto", declared: Mapping[str, str] | None = None
+    ) -> CHGNetModel:
+        """The same engine with the weights of a file of yours (`weights.read_checkpoint`).
+
+        Raises:
+            ConfigError, NotAvailable, ModelError: as the constructor; the file cannot be used.
+        """
+        return cls.around(read_checkpoint(path), name, _device(device), declared)
+
+    _declared: Mapping[str, str] = MappingProxyType({})
 
     def _adopt(self, network: CHGNet, name: str, device: torch.device) -> None:
         if device.type == "cpu":
@@ -168,8 +190,12 @@ class CHGNetModel:
 
     @property
     def card(self) -> Card:
-        """What its authors say of this version."""
-        return card_of(self.identity.name)
+        """What its authors say of this version, or what was declared of other weights."""
+        return card_of(self.identity.name, self._declared)
+
+    def original(self) -> CHGNet:
+        """A copy of chgnet's own module with these weights, on the CPU."""
+        return copy.deepcopy(self._network).cpu()
 
     def __repr__(self) -> str:
         return f"CHGNetModel({self.identity.name!r} on {self.device})"

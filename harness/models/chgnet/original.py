@@ -18,29 +18,30 @@ import numpy as np
 import torch
 
 from harness.errors import ConfigError
-from harness.models.chgnet.weights import read_chgnet
 from harness.models.protocol import Prediction
 from harness.models.threads import one_thread
 
 if TYPE_CHECKING:
+    from chgnet.model import CHGNet
+
     from harness.data.crystals import Crystals
 
 PRECISIONS = ("float32", "float64")
 
 
-def predict_original(version: str, crystals: Crystals, precision: str = "float32") -> Prediction:
+def predict_original(own: CHGNet, crystals: Crystals, precision: str = "float32") -> Prediction:
     """Energy, forces, stress and moments of every row by chgnet's package, one by one.
 
     Args:
+        own: chgnet's module; with "float64" it is of no use to others afterwards.
         precision: "float32" is `CHGNet.predict_structure` as users call it; "float64" the same
             network and graphs with every number in double precision.
     Raises:
         ConfigError: another precision.
-        ModelError: chgnet's files are not as expected.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision!r}; there are {', '.join(PRECISIONS)}")
-    network: Any = read_chgnet(version)
+    network: Any = own
     structures = [crystals.structure(row) for row in range(len(crystals))]
     with one_thread(), warnings.catch_warnings():
         # chgnet 0.4.2 makes a number of a tensor with a gradient; newer torch remarks on it.

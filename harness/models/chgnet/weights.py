@@ -1,10 +1,10 @@
-"""Read the checkpoints inside the installed chgnet package, without unpickling anything.
+"""Read the checkpoints inside the installed chgnet package, and your own, without unpickling.
 
 Source: chgnet (Deng et al., Nature Machine Intelligence 5, 1031 (2023)), the files of its wheel.
 Licence: modified BSD, as chgnet.  Theory: PBE/PBE+U with MP2020 corrections (0.2.0 and 0.3.0, from
 MPtrj), r2SCAN (r2scan, transferred to MP-r2SCAN).
 
-Public: VERSIONS, read_chgnet, state_sha256.
+Public: VERSIONS, read_chgnet, read_checkpoint, state_sha256.
 """
 
 from __future__ import annotations
@@ -52,38 +52,100 @@ def read_chgnet(version: str) -> CHGNet:
     Raises:
         ConfigError: the version is unknown.
         NotAvailable: chgnet is not installed, or is a version without this file.
-        ModelError: the file holds another network than this adapter computes.
+        ModelError: the file cannot be read, or holds another network than this adapter computes.
     """
     if version not in VERSIONS:
         raise ConfigError(f"CHGNet {version!r} is unknown; known: {', '.join(VERSIONS)}.")
-    try:
-        import chgnet
-        import torch
-        from chgnet.model import CHGNet
-    except ImportError as error:
-        raise NotAvailable(
-            f"CHGNet {version} needs chgnet ({error}). Install it: pip install 'chgnet>=0.4.2'."
-        ) from error
-
+    chgnet = _chgnet(f"CHGNet {version}")
     path = Path(chgnet.__file__).parent / "pretrained" / VERSIONS[version]
     if not path.is_file():
         raise NotAvailable(
             f"the installed chgnet has no {path.name}: expected it at {path}. Install one that "
             "ships it: pip install 'chgnet>=0.4.2'."
         )
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    arguments = checkpoint["model_args"] | {"version": version}
+    held = _tensors_of(path)["model"]
     # chgnet's loader does the same: 0.2.0 was trained with a bias that later versions dropped
-    arguments["mlp_out_bias"] = version == "0.2.0"
+    arguments = held["model_args"] | {"version": version, "mlp_out_bias": version == "0.2.0"}
+    return _network(path, arguments, held["state_dict"])
+
+
+def read_checkpoint(path: Path) -> CHGNet:
+    """chgnet's own module with the weights of a file, on the CPU, in evaluation mode.
+
+    Args:
+        path: as chgnet's ``Trainer.save`` writes it, or ``torch.save`` of a network's ``as_dict()``
+            or ``state_dict()``. A bare state_dict does not say what network it is of: it is taken
+            for 0.3.0's.
+    Raises:
+        NotAvailable: chgnet is not installed.
+        ModelError: there is no such file, it holds something else or another network than this
+            adapter computes, or a weight is not finite; the message says which.
+    """
+    _chgnet(path.name)
+    held = _tensors_of(path)
+    for form in (held.get("model"), held):
+        if isinstance(form, dict) and {"state_dict", "model_args"} <= set(form):
+            return _network(path, dict(form["model_args"]), form["state_dict"])
+    if "composition_model.fc.weight" in held:
+        return _network(path, dict(read_chgnet("0.3.0").model_args), held)
+    raise ModelError(
+        f"{path} holds {', '.join(map(repr, list(held)[:5])) or 'nothing'}, and no CHGNet: save "
+        "one with chgnet's Trainer.save(), or torch.save(network.as_dict(), path)."
+    )
+
+
+def _chgnet(what: str) -> Any:
+    try:
+        import chgnet
+        import chgnet.model
+    except ImportError as error:
+        raise NotAvailable(
+            f"{what} needs chgnet ({error}). Install it: pip install 'chgnet>=0.4.2'."
+        ) from error
+    return chgnet
+
+
+def _tensors_of(path: Path) -> dict[str, Any]:
+    """What the file holds, read without running anything that is in it."""
+    import torch
+
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; name a checkpoint that is there") from None
+    except Exception as error:  # whatever torch, pickle and zipfile make of the bytes
+        first = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{path} cannot be read as tensors alone ({type(error).__name__}: {first[:200]}). Save "
+            "it anew: torch.save(network.as_dict(), path)."
+        ) from None
+    if not isinstance(held, dict):
+        raise ModelError(f"{path} holds a {type(held).__name__}, not a dictionary of weights")
+    return held
+
+
+def _network(path: Path, arguments: dict[str, Any], state: dict[str, Any]) -> CHGNet:
+    from chgnet.model import CHGNet
+
     for name, allowed in _REQUIRED.items():
         if name in arguments and arguments[name] not in allowed:
             raise ModelError(
                 f"{path.name}: {name}={arguments[name]!r}, and this adapter computes only "
                 f"{' or '.join(map(repr, allowed))}. Use chgnet's own CHGNet.load for it."
             )
-    with contextlib.redirect_stdout(io.StringIO()):  # it announces its number of parameters
-        network = CHGNet(**arguments)
-    network.load_state_dict(checkpoint["state_dict"])
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces its number of parameters
+            network = CHGNet(**arguments)
+        network.load_state_dict(state)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise ModelError(f"{path.name} holds another network than CHGNet's: {said[:300]}") from None
+    for name, values in network.state_dict().items():
+        if not bool(values.isfinite().all()):
+            raise ModelError(
+                f"{path.name}: {name} holds numbers that are not finite, so nothing it predicts "
+                "would be. A training that diverged leaves such a file; take an earlier one."
+            )
     return network.eval().requires_grad_(False)
 
 
