@@ -10,7 +10,7 @@ Which interval, and why it and no other, was chosen by measuring how often it co
 
 many units       percentile bootstrap from 2,000 units up
 fewer            studentised bootstrap: each resample is divided by its own standard error
-fewer than 20    Student's t in standard errors of the jackknife; so of fewer than 40 effective ones
+fewer than 20    Student's t in standard errors of the jackknife; so of fewer than 60 effective ones
                  where weights are unlike
 counts           Clopper and Pearson
 medians          order statistics, which assume nothing
@@ -40,11 +40,11 @@ STANDARD_ERRORS_RESOLVED = 2.80
 
 MANY = 2000  # units from which on percentiles cover, and studentising is not worth its price
 # Effective units below which studentised resamples cover too often, since they repeat each other,
-# or where weights are unlike not often enough: 91.6 to 99.7 % on real crystals, where the jackknife
-# covers 93.6 to 97.2 % (docs/statistics.md). Skewed errors are better off studentised, so they are
+# or where weights are unlike not often enough: 90.3 to 99.7 % on real crystals, where the jackknife
+# covers 93.9 to 97.2 % (docs/statistics.md). Skewed errors are better off studentised, so they are
 # as soon as they may be.
 FEW = 20
-FEW_OF_UNLIKE_WEIGHT = 40
+FEW_OF_UNLIKE_WEIGHT = 60
 _ALIKE = 0.8  # effective units over units
 FEWEST = 10  # units below which no bootstrap is trusted
 # What a single unit may have of the squared influences. With 42 to 50 % in one, intervals over 17

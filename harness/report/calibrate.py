@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from harness.store import MakeProgress
 
 TRIALS = 2000
-FEWEST_TRIALS = 200
-# Units drawn for one claim in all: of a hundred thousand rows two hundred samples are enough.
+FEWEST_TRIALS = 1000
+# Units drawn for one claim in all: of a hundred thousand rows a thousand samples are enough.
 _MOST_DRAWN = 2_000_000
 
 
