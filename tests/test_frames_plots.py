@@ -116,6 +116,17 @@ def test_magnitudes_draw_bars_band_and_published_values():
     assert high > 0.9
 
 
+@pytest.mark.parametrize("low", [-0.6, 0.0])
+def test_an_interval_that_reaches_below_zero_ends_at_the_axis(low):
+    figure = error_magnitudes(
+        {"a": {"in": (0.3, low, 1.8)}}, published={}, signal=(0.1, 0.2), model="m"
+    )
+    (bar,) = figure.data
+    assert figure.layout.xaxis.range[0] == pytest.approx(np.log10(0.1 / 1.5))
+    assert list(bar.error_x.arrayminus) == pytest.approx([0.3 - 0.1 / 1.5])
+    assert list(bar.error_x.array) == pytest.approx([1.5])
+
+
 @pytest.mark.parametrize(
     ("maes", "says"),
     [

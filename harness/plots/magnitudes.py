@@ -41,7 +41,8 @@ def error_magnitudes(
 
     Args:
         model: whose errors the bars are.
-        maes: alignment (two at most) -> set -> (estimate, low, high), from a runner, above zero.
+        maes: alignment (two at most) -> set -> (estimate, low, high), from a runner; estimates are
+            above zero, and an interval of few rows may reach below.
         published: set -> model -> its published error, drawn as open markers.
         signal: (low, high) of the band.
     Raises:
@@ -56,9 +57,9 @@ def error_magnitudes(
     for rows in maes.values():
         for name, row in rows.items():
             estimate, low, high = style.column(row, f"{name}: estimate, low, high")
-            if not 0 < low <= estimate <= high:
-                raise DataError(f"{name}: 0 < {low} <= {estimate} <= {high} does not hold")
-            values += [estimate, low, high]
+            if not (low <= estimate <= high and estimate > 0):
+                raise DataError(f"{name}: {low} <= {estimate} <= {high} does not hold, or 0 < them")
+            values += [estimate, high, *([low] if low > 0 else [])]
     models = dict.fromkeys(m for name in sets for m in published.get(name, {}))
     shown = {m: [(n, published[n][m]) for n in sets if m in published.get(n, {})] for m in models}
     values += style.column(
@@ -87,7 +88,8 @@ def error_magnitudes(
                     "type": "data",
                     "symmetric": False,
                     "array": [rows[name][2] - rows[name][0] for name in names],
-                    "arrayminus": [rows[name][0] - rows[name][1] for name in names],
+                    # what reaches below zero leaves a logarithmic axis at its left end
+                    "arrayminus": [rows[name][0] - max(rows[name][1], start) for name in names],
                     "thickness": 1.6,
                     "width": 4,
                     "color": style.INK,
