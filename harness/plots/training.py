@@ -119,17 +119,17 @@ def lever_effects(
             left edge with the word "0".
         bound: a vertical line, in ``unit``.
     Raises:
-        DataError: no rows, a value is not finite or negative, a floor is not positive, or
+        DataError: no rows, a value is not finite, a change is negative, a floor is not positive, or
             low <= change <= high does not hold.
     """
     if not rows:
         raise DataError("no levers to draw; give at least one")
     for name, *numbers, _ in rows:
         change, low, high, floor = style.column(numbers, f"{name}: change, low, high, floor")
-        if not 0 <= low <= change <= high or floor <= 0:
+        if not low <= change <= high or change < 0 or floor <= 0:
             raise DataError(
-                f"{name}: 0 <= {low} <= {change} <= {high} does not hold, or the floor {floor} is "
-                "not positive"
+                f"{name}: {low} <= {change} <= {high} does not hold, the change is below 0, or the "
+                f"floor {floor} is not positive"
             )
     ends = [x for row in rows for x in row[1:5] if x > 0] + ([] if bound is None else [bound])
     first = 10 ** (np.floor(np.log10(min(ends))) - 0.5)
