@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.data import gate
 from harness.data.columns import read_columns, write_columns
-from harness.data.elements import NUMBERS, SYMBOLS, reduced_formulas
+from harness.data.elements import SYMBOLS, reduced_formulas
 from harness.errors import DataError
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-N_ELEMENTS = 118
-MIN_VOLUME_ANG3 = 1e-3  # a hydrogen atom at 1 TPa still has about 1 Å^3; below this it is a slip
+N_ELEMENTS = gate.N_ELEMENTS
 _HASH_TAG = b"crystal-row-1\0"
 _FILE_KIND = "crystals-1"
 _FIELDS = ("numbers", "frac_coords", "lattices", "offsets")
@@ -38,9 +38,14 @@ _FIELDS = ("numbers", "frac_coords", "lattices", "offsets")
 class Crystals:
     """n periodic, fully ordered structures.
 
+    The constructor takes what the project itself builds, and does not look at distances: a dimer
+    may be compressed on purpose. Whatever comes from outside goes through `admitted`, as the
+    methods from_structures, from_ase, from_files and load do.
+
     Raises:
-        DataError: shapes or types do not fit, a row is empty, a number is not finite, an atomic
-            number is outside 1..118, or a cell has no volume; the message names the row.
+        DataError: shapes or types do not fit, a row is empty, a number is not finite or beyond the
+            limits of harness.data.gate, an atomic number is outside 1..118, or a cell has no
+            volume; the message names the row.
     """
 
     numbers: np.ndarray  # (N,) uint8 atomic numbers 1..118, all atoms of all rows
@@ -50,27 +55,7 @@ class Crystals:
 
     def __post_init__(self) -> None:
         self._check_layout()
-        _refuse(np.diff(self.offsets) < 1, "has no atoms", "Remove the row or restore its sites")
-        _refuse(
-            self._any_atom((self.numbers < 1) | (self.numbers > N_ELEMENTS)),
-            "has an atomic number outside 1..118",
-            "Only real elements have references; remove or correct the row",
-        )
-        _refuse(
-            self._any_atom(~_are_finite(self.frac_coords)),
-            "has a coordinate that is not finite",
-            "Restore the file it came from",
-        )
-        _refuse(
-            ~_are_finite(self.lattices),
-            "has a lattice vector that is not finite",
-            "Restore the file it came from",
-        )
-        _refuse(
-            ~(self.volumes_ang3 > MIN_VOLUME_ANG3),
-            f"has a cell of at most {MIN_VOLUME_ANG3} Å^3",
-            "Its lattice vectors lie in a plane or the units are wrong; they are rows, in Å",
-        )
+        gate.check_rows(self.numbers, self.frac_coords, self.lattices, self.offsets)
 
     def _check_layout(self) -> None:
         for name, dtype, tail in (
@@ -101,12 +86,31 @@ class Crystals:
                 "Build the arrays from one source."
             )
 
-    def _any_atom(self, flags: np.ndarray) -> np.ndarray:
-        """(n,) bool: rows owning at least one flagged atom."""
-        rows = np.zeros(len(self), dtype=bool)
-        if flags.any():
-            rows[self.row_of_atom[flags]] = True
-        return rows
+    @classmethod
+    def admitted(
+        cls,
+        numbers: np.ndarray,
+        frac_coords: np.ndarray,
+        lattices: np.ndarray,
+        offsets: np.ndarray,
+        *,
+        name: gate.Name = gate.numbered,
+        closest_ang: float = gate.CLOSEST_ANG,
+    ) -> Crystals:
+        """Rows from outside, through every check of harness.data.gate.
+
+        Args:
+            name: how a message calls the row at a position.
+            closest_ang: 0 leaves distances unchecked, for what is compressed on purpose.
+        Raises:
+            DataError: a row that is not a crystal, or that has atoms nearer than 0.3 Å.
+        """
+        crystals = cls._trusted(numbers, frac_coords, lattices, offsets)
+        crystals._check_layout()
+        gate.check_rows(numbers, frac_coords, lattices, offsets, name)
+        if closest_ang:
+            gate.check_distances(numbers, frac_coords, lattices, offsets, name)
+        return crystals
 
     @classmethod
     def _trusted(
@@ -116,7 +120,7 @@ class Crystals:
         lattices: np.ndarray,
         offsets: np.ndarray,
     ) -> Crystals:
-        """Rows taken from crystals that were checked already."""
+        """Rows that are checked already, or by the caller."""
         crystals = object.__new__(cls)
         for name, array in zip(_FIELDS, (numbers, frac_coords, lattices, offsets), strict=True):
             object.__setattr__(crystals, name, array)
@@ -201,7 +205,7 @@ class Crystals:
     @property
     def volumes_ang3(self) -> np.ndarray:
         """(n,) float64 cell volumes, positive for left-handed cells too."""
-        return np.abs(triple_products(self.lattices))
+        return np.abs(gate.triple_products(self.lattices))
 
     def compositions(self) -> np.ndarray:
         """(n, 118) float64 atoms of each element in the cell, column Z - 1."""
@@ -251,96 +255,109 @@ class Crystals:
     # --- in and out ---------------------------------------------------------------------------
 
     @classmethod
-    def from_structures(cls, structures: Sequence[Structure]) -> Crystals:
+    def from_structures(
+        cls, structures: Sequence[Structure], *, name: gate.Name = gate.numbered
+    ) -> Crystals:
         """Crystals from pymatgen structures, in their order; oxidation states are dropped.
 
+        Args:
+            name: how a message calls the structure at a position.
         Raises:
-            DataError: a site is partly occupied or holds no element; the message names the row.
+            DataError: a site is partly occupied or holds no element, the lattice does not repeat in
+                three directions, or the gate refuses it; the message names the row.
         """
         numbers = []
         for row, structure in enumerate(structures):
+            gate.check_periodic(structure.lattice.pbc, name(row))
             for site, entry in enumerate(structure):
+                where = f"{name(row)}, site {site}"
                 if not entry.is_ordered:
-                    raise DataError(
-                        f"row {row}, site {site}: {entry.species_string} is partly occupied. Only "
-                        "ordered structures have one energy; order the structure first."
+                    gate.check_occupied(
+                        [(str(kind), float(share)) for kind, share in entry.species.items()], where
                     )
-                symbol = entry.specie.symbol
-                if symbol not in NUMBERS:
-                    raise DataError(
-                        f"row {row}, site {site}: {symbol!r} is not an element. Replace or remove "
-                        "the site."
-                    )
-                numbers.append(NUMBERS[symbol])
+                numbers.append(gate.atomic_number(entry.specie.symbol, where))
         return cls._from_rows(
             numbers,
             [np.asarray(structure.frac_coords) for structure in structures],
             [np.asarray(structure.lattice.matrix) for structure in structures],
+            name,
         )
 
     @classmethod
-    def from_ase(cls, images: Sequence[Atoms]) -> Crystals:
+    def from_ase(
+        cls,
+        images: Sequence[Atoms],
+        *,
+        name: gate.Name | None = None,
+        closest_ang: float = gate.CLOSEST_ANG,
+    ) -> Crystals:
         """Crystals from ASE atoms, in their order; coordinates are not wrapped.
 
+        Args:
+            name: how a message calls the image at a position.
+            closest_ang: 0 leaves distances unchecked, for steps of a relaxation say.
         Raises:
-            DataError: a row is not periodic in three directions, has no cell, or holds an atom
-                that is no element; the message names the row.
+            DataError: a row is not periodic in three directions, has no cell, is partly occupied
+                (ASE keeps that in atoms.info), or the gate refuses it; the message names the row.
         """
+
+        def called(row: int) -> str:
+            return name(row) if name else f"row {row} ({images[row].get_chemical_formula()})"
+
         numbers: list[int] = []
         coords, lattices = [], []
         for row, atoms in enumerate(images):
-            if not all(atoms.pbc):
-                raise DataError(
-                    f"row {row} ({atoms.get_chemical_formula()}) has pbc={atoms.pbc.tolist()}. "
-                    "Crystals repeat in three directions: give it a cell with enough vacuum and "
-                    "set atoms.pbc = True."
-                )
+            gate.check_periodic(atoms.pbc, called(row))
+            for site, occupants in gate.occupancies(atoms.info, atoms.arrays):
+                gate.check_occupied(occupants, f"{called(row)}, site {site}")
             cell = np.array(atoms.cell, dtype=np.float64)
-            if not abs(np.linalg.det(cell)) > MIN_VOLUME_ANG3:
-                raise DataError(
-                    f"row {row} ({atoms.get_chemical_formula()}) has a cell of at most "
-                    f"{MIN_VOLUME_ANG3} Å^3: {cell.tolist()}. Give it three lattice vectors in Å."
-                )
+            gate.check_cell(cell, called(row))
             numbers.extend(atoms.numbers.tolist())
             coords.append(np.linalg.solve(cell.T, atoms.positions.T).T)
             lattices.append(cell)
-        return cls._from_rows(numbers, coords, lattices)
+        return cls._from_rows(numbers, coords, lattices, called, closest_ang)
 
     @classmethod
     def from_files(cls, paths: Sequence[str | Path]) -> Crystals:
-        """Crystals from files that pymatgen reads (CIF, POSCAR, XSF, JSON, ...), one row a file.
+        """Crystals from files (CIF, POSCAR, vasprun.xml, XSF, extended XYZ, JSON, ...), one a file.
 
         Raises:
-            DataError: a file is missing or cannot be read; the message names it.
+            DataError: a file is missing, cannot be read, holds more or fewer than one structure,
+                or the gate refuses it; the message names it.
         """
-        from pymatgen.core import Structure
+        from harness.data.structure_files import read_structures
 
-        structures = []
-        for path in paths:
-            if not Path(path).is_file():
-                raise DataError(f"{path} does not exist. Correct the path.")
-            try:
-                structures.append(Structure.from_file(str(path)))
-            except Exception as error:  # every reader behind it raises its own kind
+        rows = []
+        for path in map(Path, paths):
+            found = read_structures(path)
+            if len(found.crystals) != 1:
                 raise DataError(
-                    f"{path} cannot be read as a structure ({type(error).__name__}: {error}). "
-                    "Check the file, and that its name tells its format (.cif, POSCAR, .xsf)."
-                ) from error
-        return cls.from_structures(structures)
+                    f"{path} holds {len(found.crystals)} structures, and a file makes one row. "
+                    "Give each its own file, or read them with harness.data.structure_files."
+                )
+            rows.append(found.crystals)
+        return cls.concatenate(rows)
 
     @classmethod
     def _from_rows(
-        cls, numbers: list[int], coords: list[np.ndarray], lattices: list[np.ndarray]
+        cls,
+        numbers: list[int],
+        coords: list[np.ndarray],
+        lattices: list[np.ndarray],
+        name: gate.Name,
+        closest_ang: float = gate.CLOSEST_ANG,
     ) -> Crystals:
         offsets = np.concatenate([[0], np.cumsum([len(c) for c in coords], dtype=np.int64)])
         atomic_numbers = np.array(numbers, dtype=np.int64)
-        # uint8 would wrap 257 to 1, so what does not fit becomes 0, which the constructor refuses
+        # uint8 would wrap 257 to 1, so what does not fit becomes 0, which the gate refuses
         fits = (atomic_numbers >= 1) & (atomic_numbers <= N_ELEMENTS)
-        return cls(
-            numbers=np.where(fits, atomic_numbers, 0).astype(np.uint8),
-            frac_coords=np.concatenate([np.empty((0, 3)), *(c.reshape(-1, 3) for c in coords)]),
-            lattices=np.array(lattices, dtype=np.float64).reshape(-1, 3, 3),
-            offsets=offsets.astype(np.int64),
+        return cls.admitted(
+            np.where(fits, atomic_numbers, 0).astype(np.uint8),
+            np.concatenate([np.empty((0, 3)), *(c.reshape(-1, 3) for c in coords)]),
+            np.array(lattices, dtype=np.float64).reshape(-1, 3, 3),
+            offsets.astype(np.int64),
+            name=name,
+            closest_ang=closest_ang,
         )
 
     def structure(self, row: int) -> Structure:
@@ -391,31 +408,15 @@ class Crystals:
                 f"{path} holds {header.get('kind')!r}, expected {_FILE_KIND!r}. It was written by "
                 "another version or is another kind of file; make it again."
             )
-        return cls(**columns)
+        if set(columns) != set(_FIELDS):
+            raise DataError(
+                f"{path} holds {', '.join(sorted(columns))}, expected {', '.join(_FIELDS)}. Make "
+                "it again."
+            )
+        arrays = [columns[field] for field in _FIELDS]
+        return cls.admitted(*arrays, name=lambda row: f"{path}, row {row}")
 
     def columns(self) -> dict[str, np.ndarray]:
         """The four arrays by name, offsets from 0: ``Crystals(**columns)`` gives the rows back."""
         arrays = {name: getattr(self, name) for name in _FIELDS}
         return arrays | {"offsets": self.offsets - self.offsets[0]}
-
-
-def triple_products(lattices: np.ndarray) -> np.ndarray:
-    """(n,) signed cell volumes a·(b x c) of (n, 3, 3) row vectors, faster than np.linalg.det."""
-    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = lattices.transpose(1, 2, 0)
-    with np.errstate(over="ignore", invalid="ignore"):  # callers compare, and nan compares false
-        return ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
-
-
-def _are_finite(array: np.ndarray) -> np.ndarray:
-    """(n,) bool, True where every number of an (n, ...) array's entry is finite."""
-    finite = np.isfinite(array)
-    if finite.all():  # reducing along the short axes takes far longer than this
-        return np.ones(len(array), dtype=bool)
-    return finite.reshape(len(array), -1).all(axis=1)
-
-
-def _refuse(flags: np.ndarray, what: str, remedy: str) -> None:
-    if flags.any():
-        rows = np.flatnonzero(flags)
-        others = f" ({len(rows) - 1} more: {rows[1:6].tolist()})" if len(rows) > 1 else ""
-        raise DataError(f"row {rows[0]} {what}{others}. {remedy}.")

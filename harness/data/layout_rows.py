@@ -43,6 +43,7 @@ class _Site(msgspec.Struct, gc=False):
 
 class _Lattice(msgspec.Struct, gc=False):
     matrix: tuple[_Vector, _Vector, _Vector]
+    pbc: tuple[bool, bool, bool] = (True, True, True)
 
 
 class _Structure(msgspec.Struct, gc=False):
@@ -53,7 +54,8 @@ class _Structure(msgspec.Struct, gc=False):
 _BATCH = msgspec.json.Decoder(list[tuple[_Structure, float]])
 _flat = chain.from_iterable
 
-BAD_BATCH = (msgspec.MsgspecError, KeyError, ValueError)  # what decode raises of a bad row
+# What decode raises of a bad row.
+BAD_BATCH = (msgspec.MsgspecError, KeyError, ValueError, RecursionError)
 
 
 class Columns(NamedTuple):
@@ -72,6 +74,8 @@ _TYPES = ("u1", "<i8", "<f8", "<f8", "<f8")
 def decode(text: bytes) -> Columns:
     """Columns of a JSON list of [structure, target] pairs. Raises BAD_BATCH."""
     structures, targets = zip(*_BATCH.decode(text), strict=True)
+    if not all(all(structure.lattice.pbc) for structure in structures):
+        raise ValueError("a lattice that does not repeat in three directions")
     sites = [site for structure in structures for site in structure.sites]
     coords = _flat([site.abc for site in sites])
     vectors = _flat([structure.lattice.matrix for structure in structures])

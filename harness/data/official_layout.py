@@ -20,7 +20,6 @@ import json
 import math
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,15 +31,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from harness.data.crystals import MIN_VOLUME_ANG3, Crystals, triple_products
-from harness.data.elements import NUMBERS
+from harness.data import gate, texts
+from harness.data.crystals import Crystals
 from harness.data.folds import N_OFFICIAL, mbid, row_numbers
 from harness.data.layout_rows import BAD_BATCH, Columns, Helpers, decode
 from harness.errors import DataError
 
 STRUCTURE, TARGET = "structure", "e_form"
 
-_READ_BYTES = 1 << 18
 _BATCH_BYTES = 1 << 18  # of text; what larger batches decode to falls out of the cache
 _LARGE_FILE = (
     1 << 24
@@ -50,11 +48,11 @@ _HEAD = re.compile(
     rb'\s*\{\s*"index"\s*:\s*(\[[^][]*\])\s*,\s*"columns"\s*:\s*(\[[^][]*\])\s*,'
     rb'\s*"data"\s*:\s*\[\s*(?=\[)'
 )
-_HEAD_LIMIT = 1 << 25  # an index of 132,752 numbers takes one megabyte of these 32
+_HEAD_LIMIT = 1 << 23  # an index of 132,752 ids takes half of these eight megabytes
 _SEPARATORS = (b"], [{", b"],[{")  # json.dumps, pandas.to_json
 _TAIL = re.compile(rb"\s*\]\s*\}\s*")
 
-_RESTORE = "Restore the file: fetch it again, or write it again from its source"
+_RESTORE = texts.RESTORE
 _AS_DICT = "Write structures with pymatgen's Structure.as_dict()"
 
 
@@ -77,7 +75,7 @@ def parse(path: Path) -> RawColumns:
     with _no_collector():
         try:
             with ThreadPoolExecutor(max_workers=1) as pool:
-                return _parse_stream(path, _one_ahead(_inflated(path), pool))
+                return _parse_stream(path, _one_ahead(texts.pieces(path), pool))
         except _OtherLayoutError:
             return _parse_whole(path)
 
@@ -88,7 +86,7 @@ def count_rows(path: Path) -> int | None:
     Raises:
         DataError: the file is cut short, or index is not a list of official row numbers.
     """
-    if head := _read_head(_inflated(path))[0]:
+    if head := _read_head(texts.pieces(path))[0]:
         return len(_official_numbers(path, head[1]))
     return None
 
@@ -112,36 +110,6 @@ class _OtherLayoutError(Exception):
 
 
 # --- text -----------------------------------------------------------------------------------------
-
-
-def _inflated(path: Path) -> Iterator[bytes]:
-    """The file's text, piece by piece."""
-    with path.open("rb") as stream:
-        data = stream.read(_READ_BYTES)
-        if not data.startswith(b"\x1f\x8b"):
-            while data:
-                yield data
-                data = stream.read(_READ_BYTES)
-            return
-        member = zlib.decompressobj(wbits=31)
-        n_out = 0
-        try:
-            while data:
-                if member.eof:  # gzip files may be joined end to end
-                    member = zlib.decompressobj(wbits=31)
-                piece = member.decompress(data)
-                n_out += len(piece)
-                yield piece
-                data = member.unused_data.lstrip(b"\0") or stream.read(_READ_BYTES)
-        except zlib.error as error:
-            raise DataError(
-                f"{path} is damaged: gzip fails after {n_out} bytes of text ({error}). {_RESTORE}."
-            ) from error
-        if not member.eof:
-            raise DataError(
-                f"{path} is cut short: it ends inside the gzip stream, at {stream.tell()} bytes "
-                f"({n_out} bytes of text). {_RESTORE}."
-            )
 
 
 def _one_ahead(pieces: Iterator[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
@@ -220,7 +188,7 @@ def _n_cores() -> int:
 
 def _parse_whole(path: Path) -> RawColumns:
     """For any white space and order of keys, at the price of holding all text at once."""
-    text = b"".join(_inflated(path))
+    text = texts.whole(path)
     if not text.strip():
         raise DataError(f"{path} is empty. {_RESTORE}.")
     try:
@@ -236,8 +204,13 @@ def _parse_whole(path: Path) -> RawColumns:
             f"{path} is not a table of structures ({error}). Expected "
             '{"index": [...], "columns": [...], "data": [[structure, target], ...]}.'
         ) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(_json_problem(path, text, error)) from error
+    except RecursionError as error:
+        raise DataError(
+            f"{path}: brackets are nested too deep to be read. Write the table with "
+            'df.to_json(orient="split"), structures as dictionaries.'
+        ) from error
     columns = _names(table["columns"])
     if absent := [name for name in (STRUCTURE, TARGET) if name not in columns]:
         raise DataError(
@@ -347,16 +320,34 @@ class _Rows:
         """The next batch, decoded."""
         self._parts.append(columns)
         self.n_rows += len(columns.targets)
+        if self.n_rows > self.n_expected:
+            raise self._without_partner()
+
+    def _without_partner(self) -> DataError:
+        return DataError(
+            f"{self.path}: index has {self.n_expected} entries and data has {self.n_rows} rows"
+            f"{' or more' if self.n_rows > self.n_expected else ''}; the first without a partner "
+            f"is row {min(self.n_rows, self.n_expected)}. {_RESTORE}."
+        )
 
     def _problem(self, text: bytes, error: Exception) -> DataError | _OtherLayoutError:
         """The first thing wrong in a batch, found slowly."""
         try:
             rows = json.loads(text)  # understands NaN and Infinity, which are no JSON
-        except (ValueError, RecursionError):
+        except RecursionError:
+            return DataError(
+                f"{self.path}, in a row from {self.name(self.n_rows)} on: brackets are nested too "
+                f"deep to be read. {_AS_DICT}."
+            )
+        except ValueError:
             return _OtherLayoutError()  # cut at the wrong place, or the file is broken
         for position, row in enumerate(rows, start=self.n_rows):
-            if what := _why_not(row):
-                return DataError(f"{self.path}, {self.name(position)}: {what}")
+            where = f"{self.path}, {self.name(position)}"
+            try:
+                if what := _why_not(row, where):
+                    return DataError(f"{where}: {what}")
+            except DataError as refused:
+                return refused
         return DataError(
             f"{self.path}, in rows {self.n_rows} to {self.n_rows + len(rows) - 1}: {error}. "
             f"{_RESTORE}."
@@ -369,36 +360,29 @@ class _Rows:
     def crystals(self) -> Crystals:
         """Everything added, which it releases. Raises DataError if rows are missing or flat."""
         if self.n_rows != self.n_expected:
-            raise DataError(
-                f"{self.path}: index has {self.n_expected} entries and data has {self.n_rows} "
-                f"rows; the first without a partner is row {min(self.n_rows, self.n_expected)}. "
-                f"{_RESTORE}."
-            )
+            raise self._without_partner()
         if self.n_rows == 0:
             raise DataError(f"{self.path} has no rows. {_RESTORE}.")
         numbers, n_sites, coords, vectors, _ = zip(*self._parts, strict=True)
         self._parts.clear()
-        lattices = np.concatenate(vectors).reshape(-1, 3, 3)
-        volumes = np.abs(triple_products(lattices))
-        if (flat := np.flatnonzero(~(volumes > MIN_VOLUME_ANG3))).size:
-            raise DataError(
-                f"{self.path}, {self.name(int(flat[0]))}: the cell has a volume of "
-                f"{volumes[flat[0]]:.3g} Å^3: {lattices[flat[0]].tolist()}. Its vectors lie in a "
-                "plane or the units are wrong; they are rows, in Å."
-            )
-        return Crystals(
+        return Crystals.admitted(
             numbers=np.concatenate(numbers),
             frac_coords=np.concatenate(coords).reshape(-1, 3),
-            lattices=lattices,
+            lattices=np.concatenate(vectors).reshape(-1, 3, 3),
             offsets=np.concatenate([[0], np.cumsum(np.concatenate(n_sites))]),
+            name=lambda row: f"{self.path}, {self.name(row)}",
         )
 
 
 # --- what is wrong with a row ---------------------------------------------------------------------
 
 
-def _why_not(row: Any) -> str | None:
-    """Why a decoded row is not an ordered structure and a finite number, or None if it is one."""
+def _why_not(row: Any, where: str) -> str | None:
+    """Why a decoded row is not an ordered structure and a finite number, or None if it is one.
+
+    Raises:
+        DataError: for what the gate says itself, of the row called ``where``.
+    """
     if not isinstance(row, list) or len(row) != 2:
         count = f"{len(row)} values" if isinstance(row, list) else f"a {type(row).__name__}"
         return f"{count} for 2 columns ({STRUCTURE}, {TARGET}). {_RESTORE}."
@@ -415,6 +399,10 @@ def _why_not(row: Any) -> str | None:
             f"the structure has no lattice.matrix or no sites ({type(error).__name__}: {error}). "
             f"{_AS_DICT}."
         )
+    pbc = structure["lattice"].get("pbc", [True] * 3)
+    if not (isinstance(pbc, list) and len(pbc) == 3 and all(isinstance(p, bool) for p in pbc)):
+        return f"lattice.pbc is {pbc!r:.80}, not three times true or false. {_AS_DICT}."
+    gate.check_periodic(pbc, where)
     if not _is_vector(lattice, _is_vector):
         return (
             f"lattice.matrix is {lattice!r:.200}, not three vectors of three finite numbers in Å. "
@@ -423,12 +411,12 @@ def _why_not(row: Any) -> str | None:
     if not isinstance(sites, list) or not sites:
         return f"sites is {sites!r:.60}: a crystal has at least one. Remove the row."
     for position, site in enumerate(sites):
-        if what := _why_not_site(site):
+        if what := _why_not_site(site, f"{where}, site {position}"):
             return f"site {position}: {what}"
     return None
 
 
-def _why_not_site(site: Any) -> str | None:
+def _why_not_site(site: Any, where: str) -> str | None:
     try:
         species, abc = site["species"], site["abc"]
         occupants = [(one["element"], one["occu"]) for one in species]
@@ -437,13 +425,10 @@ def _why_not_site(site: Any) -> str | None:
             "no species with element and occu, or no abc "
             f"({type(error).__name__}: {error}). {_AS_DICT}."
         )
-    if len(occupants) != 1 or not _is_finite(occupants[0][1]) or occupants[0][1] != 1:
-        return (
-            f"occupied by {occupants}. Only ordered structures have one energy: order it, or "
-            "remove the row."
-        )
-    if not isinstance(occupants[0][0], str) or occupants[0][0] not in NUMBERS:
-        return f"{occupants[0][0]!r} is not an element. Correct the symbol or remove the row."
+    if strange := [share for _, share in occupants if not _is_finite(share)]:
+        return f"occu is {strange[0]!r}, not a number. {_AS_DICT}."
+    gate.check_occupied([(str(element), share) for element, share in occupants], where)
+    gate.atomic_number(occupants[0][0], where)
     if not _is_vector(abc):
         return f"abc is {abc!r:.80}, not three finite fractional coordinates. {_RESTORE}."
     return None

@@ -1,37 +1,34 @@
 """Relaxed geometries to compare a potential's with: the project's own DFT, or a file of the user's.
 
-Public: Geometries, read_reference, dft_minima, FORMATS.
+Public: Geometries, read_reference, dft_minima, NOT_KNOWN.
 
 A user's file is read as its name says: POSCAR and CONTCAR, CIF, vasprun.xml, extended XYZ, each
-also gzipped. A run that did not converge, and a geometry that is not at rest in its own forces and
-stress, are refused: what a relaxation ends at cannot be compared with them.
+also gzipped. A run that did not converge, and a geometry that is not at rest in every force and
+every component of the stress of its file, are refused: what a relaxation ends at cannot be compared
+with them. Where the file does not say, the name that every record carries says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.data.crystals import Crystals
 from harness.data.dft import FILE, DFTSet
-from harness.data.units import GPA_PER_EV_ANG3
+from harness.data.paths import sha256_of
+from harness.data.structure_files import FORMATS, StructureFile, read_structures
 from harness.errors import DataError
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 # What a relaxed geometry may be left with. 1 GPa is 1 % in volume at a bulk modulus of 100 GPa, and
 # 0.1 eV/Å some 0.02 Å at a bond's stiffness of 5 eV/Å²: more would be seen in the comparison.
 MOST_FORCE_EV_PER_ANG = 0.1
-MOST_PRESSURE_GPA = 1.0
+MOST_STRESS_GPA = 1.0
+
+NOT_KNOWN = "not known to be relaxed"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,152 +82,76 @@ def read_reference(path: str | Path) -> Geometries:
     Args:
         path: POSCAR or CONTCAR (`*POSCAR*`, `*CONTCAR*`, `*.vasp`), `*.cif`, `vasprun.xml`
             (`*.xml`) or extended XYZ (`*.xyz`, `*.extxyz`, each frame a crystal); `.gz` may follow.
+    Returns:
+        Geometries whose source ends in NOT_KNOWN where a file does not give both forces and stress.
     Raises:
-        DataError: no such file, no known name, not readable as what the name says, element symbols
-            missing, sites partly occupied, not periodic, a VASP run that did not converge, or
-            forces or pressure too large for a relaxed geometry.
+        DataError: no such file, no known name, not readable as what the name says and as a whole, a
+            crystal that does not pass harness.data.gate, a VASP run that did not converge, or a
+            force or a component of the stress too large for a relaxed geometry.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} is no file. Correct the path given to --reference.")
-    readers = [read for name, read in FORMATS.items() if re.search(name, path.name, re.IGNORECASE)]
-    if not readers:
+    if not any(re.search(name, path.name, re.IGNORECASE) for name in FORMATS):
         raise DataError(
             f"{path.name}: its name does not say what it is. Call it POSCAR, CONTCAR, *.vasp, "
             "*.cif, vasprun.xml, *.xyz or *.extxyz (.gz may follow)."
         )
-    try:
-        crystals, notes = readers[0](path)
-    except DataError as error:
-        raise DataError(f"{path.name}: {error}") from error
-    except Exception as error:  # every reader raises its own kind
-        raise DataError(
-            f"{path.name} cannot be read ({type(error).__name__}: {error}). Check that it is whole "
-            "and that its name tells its format."
-        ) from error
-    if not len(crystals):
-        raise DataError(f"{path.name} holds no crystal. Give the file of a finished calculation.")
+    found = read_structures(path)
+    names = _names(found.crystals)
+    not_known, notes = _at_rest(path.name, names, found)
     return Geometries(
-        source=path.name,
-        names=_names(crystals),
-        crystals=crystals,
-        inputs={path.name: hashlib.sha256(path.read_bytes()).hexdigest()},
-        notes=notes,
+        source=path.name if not not_known else f"{path.name}, {NOT_KNOWN}",
+        names=names,
+        crystals=found.crystals,
+        inputs={path.name: sha256_of(path)},
+        notes=(*not_known, *notes, *found.remarks),
     )
 
 
-_Read = tuple[Crystals, tuple[str, ...]]
-_ON_TRUST = "the file holds no forces and no stress: that its geometry is relaxed is taken on trust"
-
-
-def _poscar(path: Path) -> _Read:
-    from pymatgen.io.vasp.inputs import BadPoscarWarning, Poscar
-
-    with warnings.catch_warnings():
-        # Without element symbols pymatgen makes some up (H, He, ...) and warns.
-        warnings.simplefilter("error", BadPoscarWarning)
-        try:
-            poscar = Poscar.from_file(path, check_for_potcar=False)
-        except BadPoscarWarning as error:
-            raise DataError(
-                f"{error} Write the elements' symbols in the line above their counts."
-            ) from error
-    return Crystals.from_structures([poscar.structure]), (_ON_TRUST,)
-
-
-def _cif(path: Path) -> _Read:
-    from pymatgen.io.cif import CifParser
-
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        structures: Sequence[Structure] = CifParser(path).parse_structures(primitive=False)
-    remarks = sorted({str(one.message) for one in said if issubclass(one.category, UserWarning)})
-    return Crystals.from_structures(structures), (_ON_TRUST, *remarks)
-
-
-def _vasprun(path: Path) -> _Read:
-    from pymatgen.io.vasp.outputs import Vasprun
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of what is refused here
-        run = Vasprun(
-            path,
-            parse_dos=False,
-            parse_eigen=False,
-            parse_projected_eigen=False,
-            parse_potcar_file=False,
-        )
-    if not run.converged_electronic:
-        raise DataError(
-            f"its last electronic loop stopped after {run.parameters.get('NELM')} steps (NELM) "
-            "without converging. Run it again with more steps or other mixing."
-        )
-    if not run.converged_ionic:
-        raise DataError(
-            f"its relaxation stopped after {len(run.ionic_steps)} steps (NSW = "
-            f"{run.parameters.get('NSW')}) without converging. Go on from its CONTCAR."
-        )
-    last = run.ionic_steps[-1]
-    crystals = Crystals.from_structures([run.final_structure])
-    # kB, compression positive
-    stress = -np.array(last["stress"]) / 10 if "stress" in last else None
-    return crystals, _at_rest(crystals, [last.get("forces")], [stress])
-
-
-def _extended_xyz(path: Path) -> _Read:
-    from ase.io import read
-
-    images: Any = read(path, index=":", format="extxyz")
-    crystals = Crystals.from_ase(images)
-    results = [{} if image.calc is None else image.calc.results for image in images]
-    forces = [found.get("forces") for found in results]
-    stress = [
-        image.get_stress(voigt=False) * GPA_PER_EV_ANG3 if "stress" in found else None
-        for image, found in zip(images, results, strict=True)
-    ]
-    return crystals, _at_rest(crystals, forces, stress)
-
-
-# What a name says, and who reads it. The first that fits is taken.
-FORMATS: dict[str, Callable[[Path], _Read]] = {
-    r"\.cif(\.gz)?$": _cif,
-    r"\.xml(\.gz)?$": _vasprun,
-    r"\.(ext)?xyz(\.gz)?$": _extended_xyz,
-    r"poscar|contcar|\.vasp(\.gz)?$": _poscar,
-}
-
-
 def _at_rest(
-    crystals: Crystals,
-    forces: Sequence[np.ndarray | None],
-    stresses_gpa: Sequence[np.ndarray | None],
-) -> tuple[str, ...]:
-    """What is left in forces and stress, as remarks.
+    file: str, names: tuple[str, ...], found: StructureFile
+) -> tuple[list[str], list[str]]:
+    """Of which crystals the file does not say whether they are at rest, and what it says of others.
 
     Raises:
-        DataError: more than a relaxed geometry has.
+        DataError: more than a relaxed geometry has, or a number that is not finite.
     """
-    remarks = []
-    for name, force, stress in zip(_names(crystals), forces, stresses_gpa, strict=True):
-        if force is None and stress is None:
-            remarks.append(f"{name}: {_ON_TRUST}")
-        if force is not None:
+    not_known, notes = [], []
+    for row, name in enumerate(names):
+        forces, stresses = found.forces_ev_per_ang[row], found.stress_gpa[row]
+        for key, force in forces.items():
             largest = float(np.abs(force).max())
             if not largest <= MOST_FORCE_EV_PER_ANG:
                 raise DataError(
-                    f"{name} has forces of up to {largest:.3f} eV/Å in the file, more than "
-                    f"{MOST_FORCE_EV_PER_ANG:g}: it is not relaxed. Relax it with that method."
+                    f"{file}: {name} has forces of up to {largest:.3f} eV/Å in the file ({key}), "
+                    f"more than {MOST_FORCE_EV_PER_ANG:g}: it is not relaxed. Relax it with that "
+                    "method."
                 )
-            remarks.append(f"{name}: forces up to {largest:.4f} eV/Å in the file")
-        if stress is not None:
-            pressure = -float(np.trace(stress)) / 3
-            if not abs(pressure) <= MOST_PRESSURE_GPA:
+            notes.append(f"{name}: forces up to {largest:.4f} eV/Å in the file ({key})")
+        for key, stress in stresses.items():
+            largest, pressure = float(np.abs(stress).max()), -float(np.trace(stress)) / 3
+            if not largest <= MOST_STRESS_GPA:
                 raise DataError(
-                    f"{name} is under a pressure of {pressure:+.2f} GPa in the file, more than "
-                    f"{MOST_PRESSURE_GPA:g}: its cell is not relaxed. Relax it (VASP: ISIF = 3)."
+                    f"{file}: {name} is under a stress of up to {largest:.2f} GPa in the file "
+                    f"({key}, pressure {pressure:+.2f} GPa), more than {MOST_STRESS_GPA:g}: its "
+                    "cell is not relaxed. Relax it, cell included (VASP: ISIF = 3)."
                 )
-            remarks.append(f"{name}: pressure {pressure:+.3f} GPa in the file")
-    return tuple(remarks)
+            notes.append(
+                f"{name}: stress up to {largest:.3f} GPa, pressure {pressure:+.3f} GPa in the file "
+                f"({key})"
+            )
+        lacks = [what for what, has in (("forces", forces), ("stress", stresses)) if not has]
+        unread = ", ".join(found.not_read[row]) if found.not_read else ""
+        if lacks:
+            not_known.append(
+                f"{name}: the file gives no {' and no '.join(lacks)}"
+                + (f" that can be read (not read: {unread})" if unread else "")
+                + f"; {NOT_KNOWN}"
+            )
+        elif unread:
+            notes.append(f"{name}: not read: {unread}")
+    return not_known, notes
 
 
 def _names(crystals: Crystals) -> tuple[str, ...]:

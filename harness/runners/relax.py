@@ -136,9 +136,8 @@ def _relax(model: Model, start: Crystals, config: Relax, progress: Progress | No
     problems: dict[int, str] = {}
     active = list(range(len(start)))
     for step in range(config.max_steps + 1):
-        found = model.predict(
-            Crystals.from_ase([cells[row] for row in active]), ("energy", "forces", "stress")
-        )
+        now = Crystals.from_ase([cells[row] for row in active], closest_ang=0)  # or it may collapse
+        found = model.predict(now, ("energy", "forces", "stress"))
         if found.forces is None or found.stress is None:
             raise NotAvailable(f"{model.identity.name} gives no forces or no stress to relax with")
         still = []
@@ -172,7 +171,8 @@ def _relax(model: Model, start: Crystals, config: Relax, progress: Progress | No
         active = still
         if not active:
             break
-    return Relaxation(crystals=Crystals.from_ase(cells), steps=steps, problems=problems)
+    ended = Crystals.from_ase(cells, closest_ang=0)
+    return Relaxation(crystals=ended, steps=steps, problems=problems)
 
 
 def run(
