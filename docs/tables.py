@@ -50,6 +50,14 @@ def main(real: Path, embedded: Path, *others: Path) -> None:
     fill("softening.md", "groups", groups(found))
     fill("softening.md", "label", labels(found))
     fill("results.md", "sentences", sentences([Session.load(f) for f in (real, *others)]))
+    for session in map(Session.load, others):
+        if session.session["model"] == "sevennet-0":
+            found_there = [e for e in session.claims if not e.control and e.kind != Kind.TOY]
+            fill(
+                "softening.md",
+                "sevennet",
+                away(e for e in found_there if e.id.startswith(("softening", "stiffness"))),
+            )
     controls = [e for f in (real, embedded) for e in Session.load(f).claims if e.control]
     fill("statistics.md", "controls", distances(controls))
 
@@ -120,11 +128,13 @@ def away(claims: Iterable[Evidence]) -> list[str]:
 
 
 def sentences(sessions: Sequence[Session]) -> list[str]:
-    """Claim by subject: the verdict of the sentence, and what it says of the subject."""
+    """Claim by subject: the verdict of the sentence, and what it says of the subject. Findings
+    first, then weaknesses, then integrity."""
     models = [str(session.session["model"]) for session in sessions]
     by_model = [{made.id: made for made in session.sentences} for session in sessions]
     rows = []
-    for made in sessions[0].sentences:
+    groups = ["strength", "neutral", "weakness", "integrity"]
+    for made in sorted(sessions[0].sentences, key=lambda m: groups.index(m.meaning or groups[-1])):
         if made.kind == Kind.TOY or all(e.subject not in (*models, "") for e in made.of):
             continue
         cells = []
@@ -134,7 +144,8 @@ def sentences(sessions: Sequence[Session]) -> list[str]:
             cases = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
             cells.append(f"**{other.verdict}** ({cases})" if other else "")
         rows.append((made.id, made.meaning or made.kind, *cells))
-    return table(("sentence", "held, it is a", *models), rows)
+    short = [model.partition("?")[0].rpartition(":")[2] for model in models]
+    return table(("sentence", "held, it is a", *short), rows)
 
 
 def distances(controls: Sequence[Evidence]) -> list[str]:
