@@ -22,6 +22,8 @@ from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
 from harness.models import ASE, CHECKPOINT, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
+from harness.report.moved import PINS
+from harness.report.pins import load_pins
 from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
 from harness.store import MakeProgress, PredictionStore
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from harness.runners.zero_shot import ZeroShotResult
     from harness.scores import Scored
 
-pytest_plugins = ["harness.report.plugin"]
+pytest_plugins = ["harness.report.plugin", "harness.report.moved"]
 
 KnownReferences = dict[str, References | NotAvailable]
 
@@ -108,7 +110,9 @@ def pytest_configure(config: pytest.Config) -> None:
         device = asked if config.option.collectonly else _device(asked)  # which needs torch
         if not config.option.collectonly and not hasattr(config, "workerinput"):
             _named_can_be_loaded(config, device)
-        documented = load_documented(CHECKS / "verdicts.toml", *config.getoption("--documented"))
+        known = (CHECKS / "verdicts.toml", *config.getoption("--documented"))
+        documented = load_documented(*known)
+        config.stash[PINS] = load_pins(*known)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from None
     context = Context(

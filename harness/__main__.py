@@ -41,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--documented", type=Path, action="append", metavar="FILE", help=f"default: {VERDICTS}"
     )
     verdicts.add_argument("--write", type=Path, metavar="FILE", help="instead of comparing")
+    verdicts.add_argument(
+        "--pin",
+        type=Path,
+        metavar="FILE",
+        help="instead of comparing, put this session's numbers beside FILE, a file of verdicts",
+    )
     calibrate = commands.add_parser("calibrate", help="measure how often intervals cover")
     calibrate.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
     calibrate.add_argument("--trials", type=int, default=2000)
@@ -113,12 +119,17 @@ def _report(options: argparse.Namespace) -> int:
 
 def _verdicts(options: argparse.Namespace) -> int:
     from harness.evidence import Session
+    from harness.report.pins import beside, load_pins, pinned, unlike
     from harness.report.verdicts import differences, load_documented, written
 
     session = Session.load(options.folder)
     if options.write is not None:
         options.write.write_text(written([session]), encoding="utf-8")
         print(f"{options.write}: what {options.folder} found; give it as --documented")
+    if (pin := options.write or options.pin) is not None:
+        text = pinned(load_pins(pin), [session], pin.name)
+        beside(pin).write_text(text, encoding="utf-8")
+        print(f"{beside(pin)}: its numbers, rows, bounds and controls")
         return 0
     paths = options.documented or [VERDICTS]
     for found in session.claims:
@@ -127,12 +138,15 @@ def _verdicts(options: argparse.Namespace) -> int:
     changed = list(differences(session, load_documented(*paths)))
     for line in changed:
         print(f"DIFFERS {line}")
+    moved = list(unlike(load_pins(*paths), session))
+    for line in moved:
+        print(f"MOVED {line}")
     info = session.session
     print(
         f"{info['model']} on {info['dataset']}, {info['size']}: {len(changed)} differences from "
-        f"{', '.join(map(str, paths))}"
+        f"{', '.join(map(str, paths))}, {len(moved)} from the numbers beside"
     )
-    return 1 if changed else 0
+    return 1 if changed or moved else 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
