@@ -22,8 +22,7 @@ from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
 from harness.models import ASE, CHECKPOINT, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
-from harness.report.moved import PINS
-from harness.report.pins import load_pins
+from harness.report.pins import PINS, load_pins
 from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
 from harness.store import MakeProgress, PredictionStore

@@ -9,10 +9,9 @@ from __future__ import annotations
 import pytest
 
 from harness.claims import Claim
-from harness.report.pins import Pins, all_moved, altered, described
+from harness.report.pins import PINS, all_moved, altered, described
 from harness.report.recorder import RECORDER
 
-PINS = pytest.StashKey[Pins]()
 _MOVED = pytest.StashKey[list[str]]()
 
 

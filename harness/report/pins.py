@@ -36,6 +36,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from harness.claims import Claim, Size, Verdict
 from harness.errors import ConfigError
 from harness.evidence import Evidence, Session
@@ -205,6 +207,9 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}"
     return "none" if value is None else str(value)
+
+
+PINS = pytest.StashKey[Pins]()  # where pytest's config keeps them
 
 
 # --- what the claims are, whatever was measured
