@@ -19,7 +19,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,7 @@ class PredictionStore:
         *,
         borrow: bool,
     ) -> Prediction:
-        identity = asdict(model.identity)
+        identity = model.identity.addressed()
         folder = self.root / address(identity)
         key: dict[str, Any] = {"identity": identity}
         if properties != ("energy",):
@@ -155,7 +155,7 @@ class PredictionStore:
 
         ``inputs`` names what else the result depends on, such as the hash of the rows predicted.
         """
-        key = {"identity": asdict(identity), "inputs": dict(inputs)}
+        key = {"identity": identity.addressed(), "inputs": dict(inputs)}
         path = self._path(key)
         if path.exists() and (stored := _read(path, key)) is not None:
             self.traffic.found += 1
@@ -179,7 +179,7 @@ class PredictionStore:
             train: handed the checkpoints to go on from and to save to; they are gone once its
                 result is stored.
         """
-        key = {"identity": asdict(identity), "inputs": dict(inputs)}
+        key = {"identity": identity.addressed(), "inputs": dict(inputs)}
         name = row_digest(np.array([json.dumps(key)]))[:16]
         checkpoints = Checkpoints(folder=self.root / "checkpoints" / name, key=key)
         with _alone(self.root / "locks" / f"{name}.lock", unless=self._path(key).exists):

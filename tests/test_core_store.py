@@ -3,7 +3,6 @@
 import hashlib
 import json
 import warnings
-from dataclasses import asdict
 
 import filelock
 import numpy as np
@@ -49,7 +48,7 @@ def test_a_prediction_is_found_under_its_model_and_its_rows(tmp_path, properties
         store.predict(model, CRYSTALS, properties)
     else:
         store.energies(model, CRYSTALS)
-    identity, hashes = asdict(model.identity), CRYSTALS.row_hashes()
+    identity, hashes = model.identity.addressed(), CRYSTALS.row_hashes()
     folder = named(identity) + (f"/{'-'.join(asked)}" if properties else "")
     batches = [hashes[i : i + 3] for i in (0, 3, 6)]
     assert files(tmp_path) == sorted(f"{folder}/{named(b.tobytes().hex())}.npz" for b in batches)
@@ -84,7 +83,7 @@ def test_what_is_asked_for_where_nothing_is_said(tmp_path):
 def test_results_of_trained_subjects_are_found_under_identity_and_inputs(tmp_path):
     store, inputs = PredictionStore(tmp_path), {"rows": "x"}
     store.arrays(WHO, inputs, lambda: {"e": [1, 2]})
-    key = {"identity": asdict(WHO), "inputs": inputs}
+    key = {"identity": WHO.addressed(), "inputs": inputs}
     assert files(tmp_path) == [f"arrays/{named(key)}.npz"]
     arrays, header = read_columns(tmp_path / files(tmp_path)[0])
     assert header == {"format": "mlip-claims predictions 1", "key": key}
@@ -95,7 +94,7 @@ def test_a_training_has_one_name_for_its_checkpoints_and_its_lock(tmp_path):
     def train(checkpoints):
         name = checkpoints.folder.name
         assert checkpoints.folder == tmp_path / "checkpoints" / name
-        assert checkpoints.key == {"identity": asdict(WHO), "inputs": {"rows": "x"}}
+        assert checkpoints.key == {"identity": WHO.addressed(), "inputs": {"rows": "x"}}
         assert len(name) == 16
         assert [path.name for path in (tmp_path / "locks").iterdir()] == [f"{name}.lock"]
         return {"e": np.zeros(1)}
@@ -247,7 +246,7 @@ def test_a_file_that_cannot_be_written_is_named_with_the_reason(tmp_path, monkey
         raise OSError("no space left")
 
     monkeypatch.setattr(module, "write_columns", full)
-    path = tmp_path / "arrays" / f"{named({'identity': asdict(WHO), 'inputs': {}})}.npz"
+    path = tmp_path / "arrays" / f"{named({'identity': WHO.addressed(), 'inputs': {}})}.npz"
     with pytest.raises(DataError) as told:
         PredictionStore(tmp_path).arrays(WHO, {}, lambda: {"e": np.zeros(1)})
     assert str(told.value) == (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 class Identity:
     """What predictions are addressed by: change any of it and they are computed anew."""
 
-    name: str
+    name: str  # what reports call it
     weights_sha256: str  # of the parameters themselves, not of the file that held them
     settings: dict[str, str] = field(default_factory=dict)  # whatever else moves a number
+    stored_as: str = ""  # its name in addresses, where reports call it something else
+
+    def addressed(self) -> dict[str, Any]:
+        """What is written beside its predictions: an alias does not part it from them."""
+        return {
+            "name": self.stored_as or self.name,
+            "weights_sha256": self.weights_sha256,
+            "settings": self.settings,
+        }
+
+    def called(self, alias: str) -> Identity:
+        """The same subject under another name in reports."""
+        return replace(self, name=alias, stored_as=self.stored_as or self.name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,7 +191,7 @@ class CHGNetModel:
     @property
     def card(self) -> Card:
         """What its authors say of this version, or what was declared of other weights."""
-        return card_of(self.identity.name, self._declared)
+        return card_of(self.identity.stored_as or self.identity.name, self._declared)
 
     def original(self) -> CHGNet:
         """A copy of chgnet's own module with these weights, on the CPU."""

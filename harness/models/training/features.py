@@ -16,7 +16,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ class FeatureStore:
         Raises:
             DataError: a file could not be written; what was there before is intact.
         """
-        key = {"format": FORMAT, "identity": asdict(model.identity)}
+        key = {"format": FORMAT, "identity": model.identity.addressed()}
         folder = self.root / address(key)
         hashes = [row.tobytes() for row in crystals.row_hashes()]
         tell = progress or (lambda _: None)
