@@ -26,7 +26,7 @@ def _table(n_rows: int) -> bytes:
     for i in range(n_rows):
         lattice = [[3.0 + i / 7, 0, 0], [0, 3.0, 0], [0, 0, 3.0]]
         sites = [{"species": [{"element": "Si", "occu": 1}], "abc": [i / 11, 0.0, 0.0]}]
-        rows.append([{"lattice": {"matrix": lattice}, "sites": sites}, -i / 13])
+        rows.append([{"lattice": {"matrix": lattice}, "sites": sites}, -i / 1300])
     table = {"index": list(range(n_rows)), "columns": ["structure", "e_form"], "data": rows}
     return gzip.compress(json.dumps(table).encode(), compresslevel=0)
 

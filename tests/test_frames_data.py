@@ -88,7 +88,7 @@ def test_an_xyz_frame_is_read_with_units_and_signs(tmp_path):
         ("1.5 -0.25 0.0\nO", "1.5 -0.25\nO", "frame 1.*7 columns"),
         ("-1.5 0.25 0.0", "-1.5 0.25 zero", "frame 1, atom 1.*zero"),
         ("-1.5 0.25 0.0", "-1.5 0.25 inf", r"frame 1 .*forces_ev_per_ang is not finite"),
-        ("4.0 0.0 0.0", "0.0 0.0 0.0", "frame 1.*no volume"),
+        ("4.0 0.0 0.0", "0.0 0.0 0.0", "frame 1 has a cell of at most"),
         ("mpf-TP-000002", "mpf-TP-000001", "none twice"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_file_cut_short_is_refused(tmp_path):
         load_frames("mpf-TP", zipped(tmp_path / "a.xyz.gz", TWO.rsplit("\n", 2)[0]))
     whole = gzip.compress(TWO.encode())
     (tmp_path / "b.xyz.gz").write_bytes(whole[:-20])
-    with pytest.raises(DataError, match="cannot be read as gzip"):
+    with pytest.raises(DataError, match="is cut short"):
         load_frames("mpf-TP", tmp_path / "b.xyz.gz")
     with pytest.raises(DataError, match="holds no frames"):
         load_frames("mpf-TP", zipped(tmp_path / "c.xyz.gz", ""))

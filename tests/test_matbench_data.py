@@ -26,9 +26,10 @@ from harness.data import (
     texts,
 )
 from harness.data import official_layout as layout
-from harness.data.official_layout import count_rows, parse
+from harness.data.official_layout import parse
 from harness.data.paths import sha256_of
 from harness.errors import ConfigError, DataError, NotAvailable
+from tests.official_rows import write_targets
 
 N_OFFICIAL = 132_752
 
@@ -44,6 +45,13 @@ def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch) -> Path:
+    """A folder of data whose official targets are those of `document`."""
+    monkeypatch.setenv("HARNESS_DATA", str(write_targets(tmp_path / "official", document())))
+    return tmp_path / "official"
 
 
 REAL_DATA = os.environ.get("HARNESS_DATA")
@@ -482,7 +490,7 @@ def test_an_interrupted_conversion_leaves_no_cache(tmp_path, cache, monkeypatch)
 # --- the data set ---------------------------------------------------------------------------------
 
 
-def test_a_part_of_the_official_rows_says_that_it_is_one(tmp_path):
+def test_a_part_of_the_official_rows_says_that_it_is_one(tmp_path, official):
     dataset = matbench.load(write(tmp_path, document()))
     assert dataset.name == "matbench_mp_e_form (subset)"
     assert dataset.is_subset
@@ -509,10 +517,9 @@ def test_the_published_hash_is_the_one_matminer_checks():
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
-def test_rows_are_counted_without_reading_them(style, tmp_path):
+def test_a_file_is_called_what_its_rows_make_it(style, tmp_path, official):
     path = write(tmp_path, document(), style)
-    assert count_rows(path) == (None if style == "data first" else 5)
-    assert auto_choice(path)[0] == "matbench_mp_e_form (subset)"
+    assert auto_choice(path)[0] == "matbench_mp_e_form (subset)" == load_dataset(path).name
 
 
 def test_unknown_names_and_paths_are_a_wrong_request():
@@ -523,15 +530,16 @@ def test_unknown_names_and_paths_are_a_wrong_request():
             choose("matbench_mp_e_form")
 
 
-def test_auto_prefers_the_official_file_and_says_what_it_took(tmp_path, cache, monkeypatch):
+def test_auto_prefers_the_official_file_and_says_what_it_took(
+    tmp_path, cache, official, monkeypatch
+):
+    monkeypatch.delenv("HARNESS_DATA")
     name, reason = auto_choice("auto")
     assert name == "embedded"
     assert "python -m harness fetch matbench_mp_e_form" in reason
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    monkeypatch.setenv("HARNESS_DATA", str(shared))
+    monkeypatch.setenv("HARNESS_DATA", str(official))
     assert auto_choice("auto")[0] == "embedded"
-    write(shared, document()).rename(shared / "matbench_mp_e_form_subset.json.gz")
+    write(official, document()).rename(official / "matbench_mp_e_form_subset.json.gz")
     name, reason = auto_choice("auto")
     assert name == "matbench_mp_e_form (subset)"
     assert "has not been fetched" in reason
@@ -539,7 +547,7 @@ def test_auto_prefers_the_official_file_and_says_what_it_took(tmp_path, cache, m
     (cache / "fetched").mkdir()
     write(tmp_path, document()).rename(cache / "fetched" / "matbench_mp_e_form.json.gz")
     name, reason = auto_choice("auto")
-    assert name == "matbench_mp_e_form"
+    assert name == "matbench_mp_e_form (subset)"  # what it holds, whatever it is called
     assert str(cache / "fetched") in reason
     assert list(load_dataset("auto").inputs) == ["matbench_mp_e_form.json.gz"]
 
@@ -565,7 +573,7 @@ def test_official_folds_are_those_of_scikit_learn(official_folds):
     assert not official_folds.flags.writeable
 
 
-def test_folds_are_matbenchs_own_for_the_rows_at_hand(official_folds, tmp_path):
+def test_folds_are_matbenchs_own_for_the_rows_at_hand(official_folds, tmp_path, official):
     dataset = matbench.load(write(tmp_path, document()))
     assert dataset.n_folds == 5
     tested = []
@@ -583,7 +591,7 @@ def test_folds_are_matbenchs_own_for_the_rows_at_hand(official_folds, tmp_path):
             dataset.fold(number)
 
 
-def test_taking_rows_leaves_each_in_its_fold(official_folds, tmp_path):
+def test_taking_rows_leaves_each_in_its_fold(official_folds, tmp_path, official):
     dataset = matbench.load(write(tmp_path, document()))
     part = dataset.take(np.array([4, 1, 2]))
     assert part.ids.tolist() == dataset.ids[[4, 1, 2]].tolist()
@@ -593,7 +601,7 @@ def test_taking_rows_leaves_each_in_its_fold(official_folds, tmp_path):
         assert part.fold(number).n_claimed == dataset.fold(number).n_claimed
 
 
-def test_without_matbench_the_one_command_is_named(monkeypatch, tmp_path):
+def test_without_matbench_the_one_command_is_named(monkeypatch, tmp_path, official):
     monkeypatch.setattr(folds, "package_file", lambda *parts: None)
     dataset = matbench.load(write(tmp_path, document()))
     with pytest.raises(NotAvailable, match=r"pip install --no-deps matbench==0\.6"):

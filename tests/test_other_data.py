@@ -235,7 +235,7 @@ def test_wbm_rows_that_are_not_as_described_are_refused(rows, message, tmp_path)
 def test_a_wbm_file_cut_short_is_refused(tmp_path):
     path = _wbm_file(tmp_path, [_wbm_row()])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="is not the WBM file"):
+    with pytest.raises(DataError, match="is cut short"):
         wbm.load(path)
 
 
@@ -286,13 +286,30 @@ def test_a_reference_is_the_corrected_energy_per_atom(tmp_path):
         {"O": _entry("Fe")},
         {"O": _entry(n_atoms=0.0)},
         {"O": _entry(energy=float("nan"))},
-        {"Xx": _entry("Xx")},
         {"O": {**_entry(), "composition": {"O": 1.0, "Fe": 1.0}}},
+        {"O": {**_entry(), "composition": {"O": True}}},
+        {"O": _entry(n_atoms=-8.0)},
+        {"O": _entry(energy=True)},
+        {"O": _entry(energy=10**400)},
+        {"H": _entry("H"), "D": _entry("D")},
     ],
 )
 def test_references_that_are_not_one_entry_an_element_are_refused(entries, tmp_path):
     with pytest.raises(DataError, match="does not hold one entry per element"):
         references.parse(_reference_file(tmp_path, entries))
+
+
+def test_references_of_what_is_no_element_or_twice_are_refused(tmp_path):
+    with pytest.raises(DataError, match="'Xx' is not an element"):
+        references.parse(_reference_file(tmp_path, {"Xx": _entry("Xx")}))
+    path = tmp_path / "twice.json.gz"
+    one = json.dumps(_entry())
+    path.write_bytes(gzip.compress(f'{{"O": {one}, "O": {one}}}'.encode()))
+    with pytest.raises(DataError, match="the key 'O' is given twice"):
+        references.parse(path)
+    path.write_bytes(gzip.compress(b"[" * 100_000))
+    with pytest.raises(DataError, match="nested too deep"):
+        references.parse(path)
 
 
 def test_absent_references_name_the_command_and_others_are_refused(tmp_path):

@@ -5,7 +5,8 @@
     auto_choice("auto")      which of them that is, and why, without reading it
     available()              everything that can be asked for, and where it is or how to get it
 
-A file named by its path is read as matbench's official layout.
+A file named by its path is read as matbench's official layout; what of it is official is known by
+comparison, see harness.data.matbench.
 """
 
 from __future__ import annotations
@@ -82,14 +83,11 @@ def auto_choice(name_or_path: str | Path = "auto") -> tuple[str, str]:
     Raises as load_dataset does, but for what only reading the whole file shows.
     """
     chosen, reason, path = _choose(name_or_path)
-    if path is not None and chosen == "file":
-        from harness.data.folds import N_OFFICIAL
-        from harness.data.official_layout import count_rows
+    if path is not None:
+        from harness.data import matbench
 
-        n_rows = count_rows(path)
-        if n_rows is None:
-            return load_dataset(path).name, reason
-        return OFFICIAL if n_rows == N_OFFICIAL else SUBSET, reason
+        name, source = matbench.name_of(path)
+        return name, reason if not name.startswith(matbench.OWN) else f"{reason}; {source}"
     return chosen if chosen != "targets" else f"{OFFICIAL} (targets)", reason
 
 

@@ -305,16 +305,18 @@ class Crystals:
             return name(row) if name else f"row {row} ({images[row].get_chemical_formula()})"
 
         numbers: list[int] = []
-        coords, lattices = [], []
+        lattices = []
         for row, atoms in enumerate(images):
             gate.check_periodic(atoms.pbc, called(row))
             for site, occupants in gate.occupancies(atoms.info, atoms.arrays):
                 gate.check_occupied(occupants, f"{called(row)}, site {site}")
-            cell = np.array(atoms.cell, dtype=np.float64)
-            gate.check_cell(cell, called(row))
             numbers.extend(atoms.numbers.tolist())
-            coords.append(np.linalg.solve(cell.T, atoms.positions.T).T)
-            lattices.append(cell)
+            lattices.append(np.array(atoms.cell, dtype=np.float64))
+        gate.check_cells(np.array(lattices).reshape(-1, 3, 3), called)
+        coords = [
+            np.linalg.solve(cell.T, atoms.positions.T).T
+            for cell, atoms in zip(lattices, images, strict=True)
+        ]
         return cls._from_rows(numbers, coords, lattices, called, closest_ang)
 
     @classmethod

@@ -21,9 +21,7 @@ Dimers, load_dimers.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +29,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from harness.data import gate, texts
 from harness.data.conversions import converted
 from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS, SYMBOLS
@@ -99,6 +98,7 @@ PUBLISHED_MAE_EV_PER_ATOM: dict[str, dict[str, float]] = {
 
 DIMERS_FILE = "diatomics-dft.json.gz"
 DIMERS_SOURCE = "janosh/matbench-discovery on GitHub, site/src/lib/diatomics-dft.json.gz"
+FARTHEST_DIMER_ANG = 100.0  # beyond any interaction; further is another unit or damage
 _VOIGT_OF_VASP = ((0, 3, 5), (3, 1, 4), (5, 4, 2))  # into xx yy zz xy yz zx
 
 
@@ -184,7 +184,7 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
     about = FRAME_SETS[name]
     path = path or _require(about.file, about.source)
     read = _read_mlearn if name in MLEARN else _read_xyz
-    columns, sha256 = converted(path, f"frames-1-{name}", lambda: read(name, path).columns())
+    columns, sha256 = converted(path, f"frames-2-{name}", lambda: read(name, path).columns())
     fields = ("numbers", "frac_coords", "lattices", "offsets")
     crystals = Crystals(**{field: columns.pop(field) for field in fields})
     return Frames(
@@ -208,15 +208,6 @@ def _require(file: str, source: str) -> Path:
         raise DataAbsent(f"{error}, with this file in it. It is published by {source}") from None
 
 
-def _text(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as gzip ({type(error).__name__}: {error}). Restore it."
-        ) from error
-
-
 # --- mlearn ---------------------------------------------------------------------------------------
 
 
@@ -236,7 +227,7 @@ class _MlearnFrame(msgspec.Struct):
 
 def _read_mlearn(name: str, path: Path) -> Frames:
     try:
-        rows = msgspec.json.decode(_text(path), type=list[_MlearnFrame])
+        rows = msgspec.json.decode(texts.json_text(path), type=list[_MlearnFrame])
     except msgspec.MsgspecError as error:
         raise DataError(
             f"{path} is not a list of mlearn frames ({error}). Restore it from "
@@ -270,12 +261,14 @@ def _read_mlearn(name: str, path: Path) -> Frames:
 
 _PROPERTIES = "species:S:1:pos:R:3:forces:R:3"
 _UNITS = {"energy_unit": "eV", "forces_unit": "eV/A", "stress_unit": "eV/A^3"}
+_RESULTS = ("energy", "stress", *_UNITS)
+_RESULT = re.compile(r"energy|forc|stress|virial", re.IGNORECASE)
 _PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|(\S+))')
 
 
 def _read_xyz(name: str, path: Path) -> Frames:
     """MatterSim's layout only: another order of columns or other units are refused, not guessed."""
-    lines = _text(path).decode("utf-8", errors="replace").splitlines()
+    lines = texts.decoded(path).splitlines()
     ids: list[str] = []
     counts: list[int] = []
     energies, stresses, lattices = [], [], []
@@ -286,7 +279,12 @@ def _read_xyz(name: str, path: Path) -> Frames:
         where = f"{path}, frame {len(ids)} (line {at + 1})"
         try:
             n = int(lines[at])
-            header = {key: quoted or bare for key, quoted, bare in _PAIR.findall(lines[at + 1])}
+            pairs = _PAIR.findall(lines[at + 1])
+            header = {key: quoted or bare for key, quoted, bare in pairs}
+            if len(header) != len(pairs):
+                raise ValueError("a key is given twice")
+            if unread := [key for key in header if _RESULT.search(key) and key not in _RESULTS]:
+                raise ValueError(f"{', '.join(unread)} would not be read")
             if header["Properties"] != _PROPERTIES or header["pbc"] != "T T T":
                 raise ValueError(f"Properties={header['Properties']}, pbc={header['pbc']}")
             if other := {k: header[k] for k, unit in _UNITS.items() if header[k] != unit}:
@@ -319,7 +317,7 @@ def _read_xyz(name: str, path: Path) -> Frames:
         crystals=_periodic(np.array(numbers), table[:, :3], lattice, offsets, path),
         energy_ev_per_atom=np.array(energies),
         forces_ev_per_ang=table[:, 3:],
-        stress_gpa=GPA_PER_EV_ANG3 * np.array(stresses).reshape(-1, 3, 3),
+        stress_gpa=_symmetric(GPA_PER_EV_ANG3 * np.array(stresses).reshape(-1, 3, 3), path),
         inputs={FRAME_SETS[name].file: sha256_of(path)},
         n_official=FRAME_SETS[name].n_official,
     )
@@ -348,6 +346,20 @@ def _float_rows(values: list[list[str]], path: Path, offsets: np.ndarray) -> np.
         raise
 
 
+_MOST_ASYMMETRY_GPA = 0.01  # of a stress tensor, which has ten digits in the published files
+
+
+def _symmetric(stress_gpa: np.ndarray, path: Path) -> np.ndarray:
+    """(n, 3, 3), if every tensor is symmetric."""
+    difference = np.abs(stress_gpa - stress_gpa.transpose(0, 2, 1)).max(axis=(1, 2), initial=0.0)
+    if (wrong := np.flatnonzero(~(difference <= _MOST_ASYMMETRY_GPA))).size:
+        raise DataError(
+            f"{path}, frame {wrong[0]}: its stress is not symmetric, by {difference[wrong[0]]:.3g} "
+            f"GPa, or not finite: {stress_gpa[wrong[0]].tolist()}. Restore the file."
+        )
+    return stress_gpa
+
+
 def _periodic(
     numbers: np.ndarray,
     positions_ang: np.ndarray,
@@ -356,16 +368,19 @@ def _periodic(
     path: Path,
 ) -> Crystals:
     """Crystals from Cartesian positions."""
+
+    def name(frame: int) -> str:
+        return f"{path}, frame {frame}"
+
+    gate.check_cells(lattices, name)
     owner = np.repeat(np.arange(len(lattices)), np.diff(offsets))
-    flat = np.abs(np.linalg.det(lattices)) < 1e-3
-    if flat.any():
-        raise DataError(f"{path}, frame {int(np.flatnonzero(flat)[0])}: its cell has no volume")
     inverse = np.linalg.inv(lattices)
-    return Crystals(
-        numbers=numbers.astype(np.uint8),
-        frac_coords=np.einsum("ai,aij->aj", positions_ang, inverse[owner]),
-        lattices=lattices,
-        offsets=offsets,
+    return Crystals.admitted(
+        numbers.astype(np.uint8),
+        np.einsum("ai,aij->aj", positions_ang, inverse[owner]),
+        lattices,
+        offsets,
+        name=name,
     )
 
 
@@ -436,7 +451,8 @@ def load_dimers(functional: str = "PBE", path: Path | None = None) -> Dimers:
     path = path or _require(DIMERS_FILE, DIMERS_SOURCE)
     restore = f"Restore it from {DIMERS_SOURCE}."
     try:
-        functionals = msgspec.json.decode(_text(path), type=dict[str, dict[str, _Curve]])
+        text = texts.json_text(path)
+        functionals = msgspec.json.decode(text, type=dict[str, dict[str, _Curve]])
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is not a file of dimer curves ({error}). {restore}") from error
     if functional not in functionals:
@@ -458,8 +474,12 @@ def load_dimers(functional: str = "PBE", path: Path | None = None) -> Dimers:
         r, e, f = (np.array(x) for x in (curve.distances, curve.energies, curve.forces))
         if not all(np.isfinite(x).all() for x in (r, e, f)):
             raise DataError(f"{where}: a value is not finite. {restore}")
-        if not all(a < b for a, b in pairwise(curve.distances)) or r[0] <= 0:
-            raise DataError(f"{where}: distances do not rise from above zero. {restore}")
+        rising = all(a < b for a, b in pairwise(curve.distances))
+        if not rising or r[0] <= 0 or r[-1] > FARTHEST_DIMER_ANG:
+            raise DataError(
+                f"{where}: distances do not rise from above zero to {FARTHEST_DIMER_ANG:g} Å at "
+                f"most. {restore}"
+            )
         # Along x and equal and opposite, to the rounding of six decimals.
         off_axis = max(float(np.abs(f[:, :, 1:]).max()), float(np.abs(f.sum(axis=1)).max()))
         if off_axis > 1e-3:

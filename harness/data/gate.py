@@ -4,9 +4,9 @@ Doors are objects of pymatgen and ASE, files, matbench's layout, published frame
 Each says how it calls a row ("row 3", "POSCAR", "set.json, row 3 (index 7, mb-mp-e-form-000008)"),
 and the sentence here says what is wrong with it and what to do.
 
-Public: check_rows, check_distances, check_periodic, check_occupied, occupancies, atomic_number,
-too_close, triple_products, Name, and the limits MIN_VOLUME_ANG3, LONGEST_VECTOR_ANG,
-MOST_CELLS_AWAY, CLOSEST_ANG.
+Public: check_rows, check_cells, check_distances, check_periodic, check_occupied, occupancies,
+atomic_number, too_close, triple_products, Name, numbered, and the limits MIN_VOLUME_ANG3,
+LONGEST_VECTOR_ANG, MOST_CELLS_AWAY, CLOSEST_ANG.
 """
 
 from __future__ import annotations
@@ -27,10 +27,6 @@ CLOSEST_ANG = (
     0.3  # H2 has 0.74 and hydrogen at 500 GPa about 1; nuclei nearer than this do not last
 )
 
-_NO_VOLUME = (
-    f"has a cell of at most {MIN_VOLUME_ANG3} Å^3. Its lattice vectors lie in a plane or the units "
-    "are wrong; they are rows, in Å"
-)
 _BIN_ANG = 1.2  # of the grid that near atoms share; other sizes were slower on real rows
 _ROWS_AT_ONCE = 1000  # whose arrays stay in the processor's cache
 _MOST_IN_A_BIN = 3000  # that are CLOSEST_ANG apart: spheres of that diameter in the largest bin
@@ -81,24 +77,46 @@ def check_rows(
         "or correct the row",
         name,
     )
-    for array, what, most, remedy in (
-        (frac_coords, "coordinate", MOST_CELLS_AWAY, "cells. Wrap it into the cell"),
-        (lattices, "lattice vector", LONGEST_VECTOR_ANG, "Å. Correct its units; vectors are in Å"),
-    ):
-        of_rows = rows if array is frac_coords else np.asarray
-        if not np.abs(array).max(initial=0.0) <= most:  # which nan is not either
-            _refuse(
-                of_rows(~_all(np.isfinite(array))),
-                f"has a {what} that is not finite. Restore the file it came from",
-                name,
-            )
-            _refuse(
-                of_rows(~_all(np.abs(array) <= most)),
-                f"has a {what} beyond {most:g} {remedy}",
-                name,
-            )
-    volumes = np.abs(triple_products(lattices))
-    _refuse(~(volumes > MIN_VOLUME_ANG3), _NO_VOLUME, name)
+    if not np.abs(frac_coords).max(initial=0.0) <= MOST_CELLS_AWAY:  # which nan is not either
+        _refuse(
+            rows(~_all(np.isfinite(frac_coords))),
+            "has a coordinate that is not finite. Restore the file it came from",
+            name,
+        )
+        _refuse(
+            rows(~_all(np.abs(frac_coords) <= MOST_CELLS_AWAY)),
+            f"has a coordinate beyond {MOST_CELLS_AWAY:g} cells. Wrap it into the cell",
+            name,
+        )
+    check_cells(lattices, name)
+
+
+def check_cells(lattices: np.ndarray, name: Name = numbered) -> None:
+    """Three vectors, (n, 3, 3) in Å, that span a volume: fractional coordinates need no more.
+
+    Raises:
+        DataError: the first row where they do not, by its name.
+    """
+    if not np.abs(lattices).max(initial=0.0) <= LONGEST_VECTOR_ANG:
+        _refuse(
+            ~_all(np.isfinite(lattices)),
+            "has a lattice vector that is not finite. Restore the file it came from",
+            name,
+        )
+        _refuse(
+            ~_all(np.abs(lattices) <= LONGEST_VECTOR_ANG),
+            f"has a lattice vector beyond {LONGEST_VECTOR_ANG:g} Å. Correct its units",
+            name,
+        )
+    flat = ~(np.abs(triple_products(lattices)) > MIN_VOLUME_ANG3)
+    if flat.any():
+        lattice = lattices[int(np.flatnonzero(flat)[0])].tolist()
+        _refuse(
+            flat,
+            f"has a cell of at most {MIN_VOLUME_ANG3} Å^3: {lattice}. Its vectors lie in a plane "
+            "or the units are wrong; they are rows, in Å",
+            name,
+        )
 
 
 def check_distances(
@@ -314,10 +332,3 @@ def occupancies(
         if name in arrays and arrays[name].dtype.kind in "fiu":
             for site, share in enumerate(arrays[name].reshape(-1).tolist()):
                 yield str(site), {"its atom": share}
-
-
-def check_cell(cell: np.ndarray, where: str) -> None:
-    """Raises DataError unless three vectors, (3, 3) in Å, span a volume: what fractional
-    coordinates are made with."""
-    if not abs(float(triple_products(cell[None])[0])) > MIN_VOLUME_ANG3:
-        raise DataError(f"{where} {_NO_VOLUME.replace('. ', f': {cell.tolist()}. ', 1)}.")

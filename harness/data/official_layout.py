@@ -10,7 +10,7 @@ which asks for as much memory as it has text.
 The fast path only says whether a batch of rows is good. What is wrong with a bad one, and with
 which row, is found by going through it again slowly.
 
-Public: RawColumns, parse, count_rows, crystals_from_json.
+Public: RawColumns, parse, crystals_from_json.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ _HEAD = re.compile(
     rb'\s*"data"\s*:\s*\[\s*(?=\[)'
 )
 _HEAD_LIMIT = 1 << 23  # an index of 132,752 ids takes half of these eight megabytes
+_READABLE = 1 << 16  # bytes of the names of columns
 _SEPARATORS = (b"], [{", b"],[{")  # json.dumps, pandas.to_json
 _TAIL = re.compile(rb"\s*\]\s*\}\s*")
 
@@ -78,17 +79,6 @@ def parse(path: Path) -> RawColumns:
                 return _parse_stream(path, _one_ahead(texts.pieces(path), pool))
         except _OtherLayoutError:
             return _parse_whole(path)
-
-
-def count_rows(path: Path) -> int | None:
-    """Entries of ``index``, from the first part of the file; None where it does not come first.
-
-    Raises:
-        DataError: the file is cut short, or index is not a list of official row numbers.
-    """
-    if head := _read_head(texts.pieces(path))[0]:
-        return len(_official_numbers(path, head[1]))
-    return None
 
 
 def crystals_from_json(structures: Sequence[bytes], path: Path, ids: Sequence[str]) -> Crystals:
@@ -198,7 +188,11 @@ def _parse_whole(path: Path) -> RawColumns:
                 f"{path} lacks {', '.join(missing)}: its keys are {sorted(table)[:8]}. Write the "
                 'table with df.to_json(orient="split"), structures as dictionaries.'
             )
-        data = msgspec.json.decode(table["data"], type=list[list[msgspec.Raw]])
+        data = msgspec.json.decode(table["data"], type=list[msgspec.Raw])
+        if any(
+            text.count(b'"%s"' % key.encode()) > 1 for key in table
+        ):  # or the last would be taken
+            texts.check_json(text, str(path))
     except msgspec.ValidationError as error:
         raise DataError(
             f"{path} is not a table of structures ({error}). Expected "
@@ -222,7 +216,8 @@ def _parse_whole(path: Path) -> RawColumns:
     structure, target = columns.index(STRUCTURE), columns.index(TARGET)
     for start in range(0, len(data), 64):
         batch = []
-        for position, row in enumerate(data[start : start + 64], start=start):
+        for position, entry in enumerate(data[start : start + 64], start=start):
+            row = _values(entry)
             if len(row) != len(columns):
                 raise DataError(
                     f"{path}, {rows.name(position)}: {len(row)} values for {len(columns)} columns "
@@ -231,6 +226,14 @@ def _parse_whole(path: Path) -> RawColumns:
             batch.append(b"[" + bytes(row[structure]) + b"," + bytes(row[target]) + b"]")
         rows.add(b"[" + b",".join(batch) + b"]")
     return RawColumns(index=index, target=rows.target(), crystals=rows.crystals())
+
+
+def _values(row: msgspec.Raw) -> list[msgspec.Raw]:
+    """What is in a row, nothing where it is no list."""
+    try:
+        return msgspec.json.decode(row, type=list[msgspec.Raw])
+    except msgspec.MsgspecError:
+        return []
 
 
 def _json_problem(path: Path, text: bytes, error: Exception) -> str:
@@ -254,6 +257,8 @@ def _json_problem(path: Path, text: bytes, error: Exception) -> str:
 
 def _names(text: bytes | msgspec.Raw) -> list[str]:
     try:
+        if len(bytes(text)) > _READABLE:
+            return []
         return msgspec.json.decode(text, type=list[str])
     except msgspec.MsgspecError:
         return []
@@ -262,6 +267,8 @@ def _names(text: bytes | msgspec.Raw) -> list[str]:
 def _official_numbers(path: Path, text: bytes | msgspec.Raw) -> np.ndarray:
     """(n,) int64 official row numbers; matbench's own ids are understood too."""
     try:
+        if len(bytes(text)) > _HEAD_LIMIT:
+            raise ValueError(f"it has more than {_HEAD_LIMIT} bytes")
         entries = msgspec.json.decode(text, type=list[int | str])
         if entries and all(isinstance(entry, str) for entry in entries):
             index = row_numbers([str(entry) for entry in entries])

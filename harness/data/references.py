@@ -9,23 +9,28 @@ Public: load_mp2020_references, ElementalReferences.
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
+from harness.data import gate, texts
 from harness.data.crystals import N_ELEMENTS
-from harness.data.elements import NUMBERS
 from harness.data.paths import fetched_dir, sha256_of, shared_data_file
 from harness.errors import DataAbsent, DataError
 
 FILE_NAME = "mp-elemental-reference-entries-2023-02-07.json.gz"
 SHA256 = "9fd6ef848a91c88840a0d1709b5856d0edb4af22095237e59db52f2acd6bbf79"
 FETCH_NAME = "mp-elemental-references"
+
+
+class _Entry(msgspec.Struct):
+    composition: dict[str, Annotated[float, msgspec.Meta(gt=0)]]  # atoms, which may be 29.0
+    energy: float  # eV of all of them, as computed
+    correction: float  # eV, to be added
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,20 +67,19 @@ def parse(path: Path) -> ElementalReferences:
     """Any file of that layout: element -> ComputedEntry as a dictionary."""
     energies = np.full(N_ELEMENTS, np.nan)
     try:
-        with gzip.open(path) as stream:
-            entries = json.load(stream)
+        entries = msgspec.json.decode(texts.json_text(path), type=dict[str, _Entry])
         for symbol, entry in entries.items():
-            ((element, n_atoms),) = entry["composition"].items()
+            ((element, n_atoms),) = entry.composition.items()
             if element != symbol:
                 raise ValueError(f"the entry of {symbol} is of {element}")
-            energy = (entry["energy"] + entry["correction"]) / n_atoms
+            number = gate.atomic_number(symbol, str(path))
+            energy = (entry.energy + entry.correction) / n_atoms
             if not math.isfinite(energy):
                 raise ValueError(f"{symbol} has the energy {energy} eV/atom")
-            energies[NUMBERS[symbol] - 1] = energy
-    except (
-        OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError,
-        ZeroDivisionError,
-    ) as error:  # fmt: skip
+            if not math.isnan(energies[number - 1]):
+                raise ValueError(f"{symbol} is given twice, under its isotope's name as well")
+            energies[number - 1] = energy
+    except (msgspec.MsgspecError, ValueError) as error:
         raise DataError(
             f"{path} does not hold one entry per element ({type(error).__name__}: {error}). "
             f"Delete it and run: python -m harness fetch {FETCH_NAME}"

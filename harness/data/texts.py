@@ -1,24 +1,26 @@
 """Text of files, plain or gzipped, with a bound on what it may grow to before memory is taken.
 
-Three megabytes of gzip can hold three gigabytes. What is read whole may have 128 MB, a file that is
-read in pieces 64 times that; HARNESS_MOST_MB raises both. Objects made of a text take up to eight
+Three megabytes of gzip can hold three gigabytes. What is read whole may have 64 MB, a file that is
+read in pieces 64 times that; HARNESS_MOST_MB raises both. Objects made of a text take up to twenty
 times as much memory as the text.
 
-Public: pieces, whole, decoded, check, most_bytes, MOST_VARIABLE, RESTORE.
+Public: pieces, whole, decoded, json_text, check, most_bytes, MOST_VARIABLE, RESTORE.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.errors import ConfigError, DataError
 
 MOST_VARIABLE = "HARNESS_MOST_MB"
-_MOST_MB = 128
+_MOST_MB = 64
 _IN_PIECES = 64  # times as much: the official file has a gigabyte, and is never held
 _READ_BYTES = 1 << 18
 _AT_ONCE = 1 << 20  # of text from one piece of gzip, which may hold a thousand times its size
@@ -53,6 +55,35 @@ def whole(path: Path) -> bytes:
         DataError: it cannot be read, gzip says that it is damaged, or it has more than most_bytes.
     """
     return b"".join(_bounded(path, most_bytes()))
+
+
+def json_text(path: Path) -> bytes:
+    """All of a file's text, which is JSON with every key once.
+
+    Raises:
+        DataError: as `whole`, or it is no JSON, is nested too deep, or has a key twice.
+    """
+    text = whole(path)
+    check_json(text, str(path))
+    return text
+
+
+def check_json(text: bytes, where: str) -> None:
+    """Raises DataError unless text is JSON with every key once, where readers take the last."""
+    try:
+        json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise DataError(f"{where}: brackets are nested too deep to be read. {RESTORE}.") from error
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise DataError(f"{where} is not valid JSON ({error}). {RESTORE}.") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r} is given twice in one object")
+    return found
 
 
 def check(path: Path) -> None:

@@ -20,13 +20,12 @@ Public: load.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from harness.data import texts
 from harness.data.dataset import Dataset
 from harness.data.official_layout import crystals_from_json
 from harness.data.paths import require_shared_data_file, sha256_of
@@ -58,9 +57,8 @@ def load(path: Path | None = None) -> Dataset:
     """
     path = path or require_shared_data_file(FILE_NAME)
     try:
-        with gzip.open(path) as stream:
-            rows = msgspec.json.decode(stream.read(), type=list[_Row])
-    except (OSError, EOFError, zlib.error, msgspec.MsgspecError) as error:
+        rows = msgspec.json.decode(texts.json_text(path), type=list[_Row])
+    except msgspec.MsgspecError as error:
         raise DataError(
             f"{path} is not the WBM file ({type(error).__name__}: {error}). Restore it."
         ) from error
