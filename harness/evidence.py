@@ -2,21 +2,36 @@
 
 Written with sorted keys and `allow_nan=False`, so two records compare by eye and by hash and a NaN
 cannot hide. Add fields with defaults; never change what one means. An absent measurement is said,
-with its reason.
+with its reason. A record holds all that its verdict was made of, and is judged again when it is
+read: one that contradicts its own numbers is refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from harness.claims import Claim, Kind, Meaning, Measurement, Size, Verdict, sentence
-from harness.errors import DataError
+from harness.claims import (
+    Bound,
+    Claim,
+    Interval,
+    Kind,
+    Meaning,
+    Measurement,
+    Size,
+    Verdict,
+    sentence,
+)
+from harness.errors import ConfigError, DataError
+from harness.files import all_printable, read_json, write_whole
 
-SCHEMA = 2  # 1 had no kinds, sizes, sentences, and did not say whether a session was whole
+# 1 had no kinds, sizes, sentences, and did not say whether a session was whole. 2 did not hold all
+# that a verdict was made of; it is read, and taken at its word.
+SCHEMA = 3
+_READ = (2, SCHEMA)
 
 # The order in which a report tells its story: by the first word of the claim's id. Others follow.
 FAMILIES = (
@@ -49,6 +64,7 @@ class Evidence:
     meaning: Meaning | None = None  # of a finding: what it says of the subject that it is held
     cases: str | int = "all"  # of one sentence: how many must hold
     cannot_fail: str = ""  # why it holds for any input, where it does
+    headline: dict[str, str] = field(default_factory=dict)  # case -> what a page says of it first
     size: Size = Size.QUICK  # how much was measured
     case: str = ""  # which variant of the check, such as the alignment; "" if there is one only
     fold: int | None = None
@@ -85,6 +101,12 @@ class Evidence:
     figures: list[str] = field(default_factory=list)  # files beside evidence.json
     seconds: float = 0.0
     reason: str = ""  # why it was not run, inconclusive, a placeholder; or what is known of it
+    least_coverage: float = 0.5  # share of the rows asked for below which no verdict is given
+    # What made the verdict where the interval did not: why the lever counts as never applied, the
+    # case that breaks a law, why no interval reaches its level
+    never_applied: str = ""
+    counterexample: str = ""
+    unsettled: str = ""
     lacks_data: bool = False  # not run because a file of data is not on this machine
     test: str = ""  # pytest's node id
 
@@ -92,6 +114,61 @@ class Evidence:
         not_run = self.verdict == Verdict.NOT_RUN
         if not_run != (self.observed is None) or (not_run and not self.reason):
             raise ValueError(f"{self.id}: verdict, observed and reason disagree: {self!r}")
+
+    @property
+    def contradiction(self) -> str:
+        """How the verdict and the numbers of this record disagree; empty where they do not.
+
+        `Claim.judge`, which decided, is asked once more with what the record holds.
+        """
+        if self.observed is None:
+            return "" if self.ci_low is self.ci_high is None else "it was not run and has numbers"
+        try:
+            again = self._claim().judge(self._measurement())
+        except (ConfigError, ValueError, TypeError, KeyError) as error:
+            return f"it cannot be judged ({type(error).__name__}: {error})"
+        if again.verdict == self.verdict:
+            return ""
+        why = f" ({again.reason})" if again.reason else ""
+        return f"it says {self.verdict}, and its numbers are {again.verdict}{why}"
+
+    def _claim(self) -> Claim:
+        return Claim(
+            id=self.id,
+            statement=self.statement,
+            basis=self.basis,
+            bound=Bound(
+                unit=self.unit, reason=self.bound_reason, low=self.bound_low, high=self.bound_high
+            ),
+            kind=self.kind,
+            meaning=self.meaning,
+            cases=self.cases,
+            least_coverage=self.least_coverage,
+            cannot_fail=self.cannot_fail,
+        )
+
+    def _measurement(self) -> Measurement:
+        interval = Interval(
+            estimate=self.observed,  # type: ignore[arg-type]  # without one it was not run
+            low=self.ci_low,  # type: ignore[arg-type]  # None raises, as it should
+            high=self.ci_high,  # type: ignore[arg-type]
+            n=self.n,
+            n_clusters=self.n_clusters,
+            method=self.ci_method,
+            unsettled=self.unsettled,
+        )
+        return Measurement(
+            quantity=self.quantity,
+            interval=interval,
+            scored=self.coverage["scored"],
+            of=self.coverage["of"],
+            dataset=self.dataset,
+            model=self.model,
+            excluded=self.excluded,
+            absent=self.absent,
+            placeholder=self.never_applied,
+            counterexample=self.counterexample,
+        )
 
     @property
     def key(self) -> str:
@@ -206,6 +283,10 @@ class Evidence:
             subject=measurement.subject or measurement.model,
             inputs=dict(measurement.inputs),
             details=dict(measurement.details),
+            least_coverage=float(claim.least_coverage),
+            never_applied=measurement.placeholder,
+            counterexample=measurement.counterexample,
+            unsettled=interval.unsettled,
             **{"reason": judged.reason, **context},
         )
 
@@ -230,19 +311,34 @@ class Evidence:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Evidence:
-        """Inverse of `as_dict`; unknown fields of a later schema are refused."""
+        """Inverse of `as_dict`.
+
+        Raises:
+            DataError: a field is unknown, missing, or of another type, or they disagree.
+        """
+        import msgspec
+
+        name = record.get("id") if isinstance(record, Mapping) else record
         known = {f.name for f in fields(cls)}
-        if unknown := set(record) - known - {"bound"}:
+        if unknown := set(record) - known - {"bound"} if isinstance(record, Mapping) else ():
             raise DataError(
-                f"evidence record {record.get('id')!r} has unknown fields {sorted(unknown)}; it "
+                f"evidence record {name!r} has unknown fields {sorted(unknown)}; it "
                 "was written by a later version. Read it with that one, or run the session again."
             )
-        values = {name: value for name, value in record.items() if name in known}
-        values["verdict"] = Verdict(record["verdict"])
-        values["kind"] = Kind(record["kind"])
-        values["size"] = Size(record["size"])
-        values["meaning"] = None if record["meaning"] is None else Meaning(record["meaning"])
-        return cls(**values)
+        try:
+            found = msgspec.convert(record, cls)
+        except (msgspec.ValidationError, OverflowError) as error:
+            raise DataError(f"evidence record {name!r}: {error}") from None
+        if record.get("bound", found.bound) != found.bound:
+            raise DataError(
+                f"evidence record {name!r}: `bound` is {record['bound']}, and the nearer end of "
+                f"its bound is {found.bound}"
+            )
+        return found
+
+    def printable(self) -> Evidence:
+        """The same with every text as a reader may meet it, whatever it came from."""
+        return replace(self, **{f.name: all_printable(getattr(self, f.name)) for f in fields(self)})
 
 
 def _words(claim: Claim) -> dict[str, Any]:
@@ -255,6 +351,7 @@ def _words(claim: Claim) -> dict[str, Any]:
         "meaning": claim.meaning,
         "cases": claim.cases,
         "cannot_fail": claim.cannot_fail,
+        "headline": dict(claim.headline),
     }
 
 
@@ -363,8 +460,8 @@ class Session:
         """One verdict a claim."""
         return sentences(self.claims, self.left_out)
 
-    def save(self, folder: Path) -> Path:
-        """Write `evidence.json`, whole or not at all."""
+    def text(self) -> str:
+        """What `evidence.json` holds."""
         record = {
             "schema": SCHEMA,
             "session": self.session,
@@ -373,11 +470,17 @@ class Session:
             "errors": list(self.errors),
             "left_out": list(self.left_out),
         }
-        path = folder / "evidence.json"
-        scratch = path.with_suffix(".json.tmp")
         text = json.dumps(record, sort_keys=True, allow_nan=False, indent=1, ensure_ascii=False)
-        scratch.write_text(text + "\n", encoding="utf-8")
-        scratch.replace(path)
+        return text + "\n"
+
+    def save(self, folder: Path) -> Path:
+        """Write `evidence.json`, whole or not at all.
+
+        Raises:
+            OSError: it could not be written; an older one stands as it was.
+        """
+        path = folder / "evidence.json"
+        write_whole(path, self.text())
         return path
 
     @classmethod
@@ -385,27 +488,89 @@ class Session:
         """Read what `save` wrote.
 
         Raises:
-            DataError: no evidence there, not JSON, or of another schema.
+            DataError: no evidence there, not JSON, of another schema, or a record contradicts
+                itself.
         """
         path = folder / "evidence.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.is_file():
             raise DataError(
                 f"{path} does not exist: no session wrote its evidence there. Run "
                 "`pytest checks/ -m fold0` first, or name another folder."
-            ) from None
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not JSON ({error}). Run the session again.") from None
-        schema = record.get("schema") if isinstance(record, dict) else None
-        if schema != SCHEMA:
-            raise DataError(f"{path} has schema {schema}, this version reads {SCHEMA}.")
-        try:
-            return cls(
-                session=record["session"],
-                claims=tuple(Evidence.from_dict(r) for r in record["claims"]),
-                errors=tuple(record.get("errors", ())),
-                left_out=tuple(record.get("left_out", ())),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} is not evidence ({error!r}). Run the session again.") from None
+        record = read_json(path)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema not in _READ:
+            raise DataError(
+                f"{path} has schema {schema}, this version reads {' and '.join(map(str, _READ))}."
+            )
+        try:
+            found = cls.from_dict(record)
+        except DataError as error:
+            raise DataError(f"{path} is not evidence: {error}. Run the session again.") from None
+        for evidence in found.claims if schema == SCHEMA else ():
+            if why := evidence.contradiction:
+                raise DataError(
+                    f"{path} is not what a session wrote: {evidence.key}: {why}. Run the session "
+                    "again; `python -m harness verify` says what else was changed."
+                )
+        return found
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Session:
+        """From the parts of `text`: session, claims, errors, left_out.
+
+        Raises:
+            DataError: a part is missing or of another type.
+        """
+        import msgspec
+
+        try:
+            parts = msgspec.convert(record, _Parts)
+            msgspec.convert(parts.session, _Said)
+        except (msgspec.ValidationError, OverflowError) as error:
+            raise DataError(str(error)) from None
+        return cls(
+            session=parts.session,
+            claims=tuple(Evidence.from_dict(one) for one in parts.claims),
+            errors=tuple(parts.errors),
+            left_out=tuple(parts.left_out),
+        )
+
+
+@dataclass
+class _Parts:
+    """What a file of evidence must hold."""
+
+    session: dict[str, Any]
+    claims: list[dict[str, Any]]
+    errors: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+class _Chances(TypedDict):
+    decided: int
+    by_chance: float
+    findings: int
+    not_surviving: list[str]
+
+
+class _Said(TypedDict, total=False):
+    """The types of what a session says of itself; it may say more, and need not say all of it."""
+
+    started: str
+    seconds: float
+    command: str
+    dataset: str
+    dataset_reason: str
+    training_dataset: str
+    model: str
+    device: str
+    size: Size
+    sample: int | None
+    complete: bool
+    incomplete_reason: str
+    not_reached: list[str]
+    resume: str
+    multiplicity: _Chances
+    machine: dict[str, str]
+    versions: dict[str, str]

@@ -17,6 +17,8 @@ Hooks and the fixture `evidence` only; what a session remembers is in recorder.p
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -34,8 +36,11 @@ from harness.claims import Claim, Measurement, Size, Verdict
 from harness.controls import grown
 from harness.errors import CannotResolve, ConfigError, DataAbsent, NotAvailable
 from harness.evidence import Evidence, Session
+from harness.files import all_printable, parse_json, printable, write_whole
+from harness.report import products
 from harness.report.environment import versions
-from harness.report.recorder import BUDGET, RECORDER, Recorder
+from harness.report.journal import BUDGET
+from harness.report.recorder import RECORDER, Recorder, leave
 from harness.report.terminal import verdict_table
 from harness.report.verdicts import Known, filled
 
@@ -58,7 +63,6 @@ _PLACE = pytest.StashKey[int]()
 _STARTED = pytest.StashKey[float]()
 _LEFT = pytest.StashKey[Evidence]()
 _SESSION = pytest.StashKey[Session]()
-_HANDLER = pytest.StashKey[Any]()
 
 
 class Witness:
@@ -73,7 +77,9 @@ class Witness:
         """Judge and record; further ``details`` (JSON-able) go into the record."""
         measurement = replace(measurement, details={**measurement.details, **details})
         context = _context_of(self._item, self._recorder)
-        found = Evidence.of(self._item.stash[_CLAIM], measurement, figures=self._figures, **context)
+        found = Evidence.of(
+            self._item.stash[_CLAIM], measurement, figures=self._figures, **context
+        ).printable()
         if found.control:
             _raise_where_no_fault_is_told(found)
         else:
@@ -100,30 +106,45 @@ class Witness:
 
     def figure(self, name: str, figure: Figure) -> None:
         """Keep a figure beside the evidence; the report shows it with the claim."""
-        path = Path("figures") / f"{self._stem()}-{name}.json"
-        (self._recorder.folder / path.parent).mkdir(parents=True, exist_ok=True)
-        text = figure.to_json(engine="json")
-        (self._recorder.folder / path).write_text(str(text), encoding="utf-8")
-        self._figures.append(path.as_posix())
+        path = Path("figures") / f"{self._stem()}-{_in_a_name(name)}.json"
+        drawn = parse_json(str(figure.to_json(engine="json")), f"the figure {name!r}")
+        if self._keep(path, json.dumps(drawn, allow_nan=False, separators=(",", ":"))):
+            self._figures.append(path.as_posix())
 
     def _keep_units(self, measurement: Measurement, found: Evidence) -> None:
-        """What the interval was drawn from, for `python -m harness calibrate`."""
+        """What the interval was drawn from, to draw it again: `calibrate` and `verify` do."""
         import numpy as np
 
         units = measurement.interval.units
-        if units is None or found.control:
+        if units is None:
             return
-        path = self._recorder.folder / "units" / f"{self._stem()}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
         bounds = [np.nan if end is None else end for end in (found.bound_low, found.bound_high)]
+        content = io.BytesIO()
         np.savez_compressed(
-            path,
+            content,
             sums=units.sums,
             statistic=np.array(units.statistic),
             what=np.array(units.what),
             key=np.array(found.key),
             bound=np.array(bounds),
         )
+        folder = Path("units") / "controls" if found.control else Path("units")
+        self._keep(folder / f"{self._stem()}.npz", content.getvalue())
+
+    def _keep(self, path: Path, content: str | bytes) -> bool:
+        """Write a file beside the evidence and tell its hash; a full disk costs the file alone."""
+        properties = self._item.user_properties
+        try:
+            (self._recorder.folder / path.parent).mkdir(parents=True, exist_ok=True)
+            write_whole(self._recorder.folder / path, content)
+        except OSError as error:
+            why = printable(f"{path}: {error.strerror or error}")
+            properties.append(("harness.not-written", [*_said(properties, "not-written", []), why]))
+            return False
+        data = content.encode() if isinstance(content, str) else content
+        files = {path.as_posix(): hashlib.sha256(data).hexdigest()}
+        properties.append(("harness.files", {**_said(properties, "files", {}), **files}))
+        return True
 
     def _stem(self) -> str:
         """A file name that no other check of the session has."""
@@ -131,7 +152,17 @@ class Witness:
         parts = [claim.id, _case(self._item), "" if fold is None else f"fold{fold}"]
         if self._item.get_closest_marker("control") is not None:
             parts[1:2] = ["control", self._item.name]
-        return "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in parts if part)
+        return "-".join(_in_a_name(part) for part in parts if part)
+
+
+def _in_a_name(words: str) -> str:
+    """Words as a part of a file name."""
+    return re.sub(r"[^\w.+=-]+", "_", words)
+
+
+def _said(properties: list[tuple[str, Any]], name: str, otherwise: Any) -> Any:
+    """The last that a check told under this name."""
+    return dict(properties).get(f"harness.{name}", otherwise)
 
 
 @pytest.fixture
@@ -153,9 +184,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--report",
         metavar="DIR",
-        type=Path,
-        help="folder for junit.xml, report.html and evidence.json (default: a new one under "
-        "reports/; reports/latest points at the last)",
+        help="folder for journal.jsonl, evidence.json, junit.xml and report.html (default: a new "
+        "one under reports/; reports/latest points at the last)",
     )
     group.addoption(
         "--size",
@@ -200,7 +230,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     budget = config.getoption("--budget")
     if budget is not None and not 0 < budget < float("inf"):
-        raise pytest.UsageError(f"--budget={budget}: give minutes above 0")
+        raise pytest.UsageError(
+            f"--budget={budget}: give minutes above 0, or leave it out for no limit"
+        )
+    if config.getoption("--report") == "":
+        raise pytest.UsageError("--report is empty: name a folder, or leave it out for a new one")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -235,6 +269,11 @@ def pytest_collection_modifyitems(
                 )
             item.stash[_CLAIM] = claims[of]
     every = {item.nodeid: item for item in items if _CLAIM in item.stash}
+    if every and RECORDER not in config.stash:
+        raise pytest.UsageError(
+            f"{next(iter(every))} is a claim, and nothing records this session: checks live in "
+            "checks/, beside the conftest.py that says what they are about"
+        )
     result = yield
     if RECORDER in config.stash:
         recorder = config.stash[RECORDER]
@@ -336,13 +375,15 @@ def _strictly(found: Evidence, message: str) -> NoReturn:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    if call.excinfo is not None:
+        _make_printable(call.excinfo.value)
     report = yield
     if _CLAIM not in item.stash or call.excinfo is None or not report.failed:
         return report
     error = call.excinfo.value
     if not isinstance(error, pytest.fail.Exception):
         recorder = item.config.stash[RECORDER]
-        message = f"{type(error).__name__}: {error}"
+        message = printable(f"{type(error).__name__}: {error}")
         item.user_properties.append(("harness.error", message))
         if _out_of_memory(error):
             # What follows would meet the same end, and would be remembered as its own problem.
@@ -350,12 +391,23 @@ def pytest_runtest_makereport(
         elif _LEFT not in item.stash:
             context = _context_of(item, recorder)
             reason = f"the harness broke: {message}"
-            _leave(item, Evidence.not_run(item.stash[_CLAIM], reason, **context))
+            _leave(item, Evidence.not_run(item.stash[_CLAIM], reason, **context).printable())
         if report.when == "call":
             # pytest calls a raise in a test's body a failure; only a refuted claim is one. As a
             # set-up error it is counted, shown and written to junit.xml as an error.
             report.when = "setup"
+    report.user_properties = list(item.user_properties)
     return report
+
+
+def _make_printable(error: BaseException | None) -> None:
+    """What an exception says, and those it came from: a terminal obeys escapes in it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        if not isinstance(error, OSError):  # which says its numbers and names by its fields
+            error.args = tuple(all_printable(a) if isinstance(a, str) else a for a in error.args)
+        error = error.__cause__ or error.__context__
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -372,62 +424,11 @@ def _out_of_memory(error: BaseException) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     recorder = session.config.stash.get(RECORDER, None)
-    if recorder is None or recorder.is_worker:
+    if recorder is None or recorder.is_worker or session.config.option.collectonly:
         return
-    session.config.pluginmanager.register(_Collector(recorder), "harness-collector")
-    if threading.current_thread() is not threading.main_thread():
-        return
-
-    def stop(number: int, _: object) -> None:
-        recorder.stopped = f"stopped by {signal.Signals(number).name}"
-        raise KeyboardInterrupt(recorder.stopped)
-
-    session.config.stash[_HANDLER] = signal.signal(signal.SIGTERM, stop)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was found, also where the session was stopped; then its exit status."""
-    config = session.config
-    recorder = config.stash.get(RECORDER, None)
-    if recorder is None or config.option.collectonly:
-        return
-    if recorder.is_worker:
-        told = {"notes": recorder.notes, "chosen": recorder.chosen, "left_out": recorder.left_out}
-        config.workeroutput["harness"] = json.dumps(told)  # type: ignore[attr-defined]
-    elif recorder.evidence or recorder.chosen:
-        config.stash[_SESSION] = recorder.write()
-        if recorder.changed and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    elif recorder.folder.is_dir() and not any(recorder.folder.iterdir()):
-        recorder.folder.rmdir()
-
-
-def _why_stopped(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:
-    if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
-        return "interrupted"
-    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
-        return "the test runner broke"
-    return str(session.shouldfail or session.shouldstop or "")
-
-
-def _into_junit(config: pytest.Config, recorder: Recorder) -> None:
-    """The session's own words, beside those of its cases: data, size, whole or not, sentences."""
-    context = recorder.context
-    said = {
-        "dataset": context.dataset,
-        "dataset_reason": context.dataset_reason,
-        "model": context.model,
-        "device": context.device,
-        "size": str(context.size),
-        "complete": str(not recorder.incomplete).lower(),
-        "incomplete_reason": recorder.incomplete,
-        **{f"sentence.{claim}": str(verdict) for claim, verdict in recorder.sentences().items()},
-    }
-    for plugin in config.pluginmanager.get_plugins():
-        if hasattr(plugin, "add_global_property"):  # pytest's writer of junit.xml
-            for name, value in said.items():
-                plugin.add_global_property(name, value)
+    collector = _Collector(recorder)
+    session.config.pluginmanager.register(collector, "harness-collector")
+    collector.listen()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -449,48 +450,115 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section(f"verdicts: {recorder.context.model} on {recorder.context.dataset}")
     for line, colour in verdict_table(session):
         terminalreporter.line(line, **({colour: True} if colour else {}))
-    page = recorder.folder / "report.html"
-    shown = os.path.relpath(page, config.invocation_params.dir)
-    terminalreporter.line(f"report: {min(shown, str(page), key=len)}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    recorder = session.config.stash.get(RECORDER, None)
+    if recorder is not None and recorder.is_worker:
+        told = {"notes": recorder.notes, "chosen": recorder.chosen, "left_out": recorder.left_out}
+        session.config.workeroutput["harness"] = json.dumps(told)  # type: ignore[attr-defined]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The last word, below pytest's own: verdicts that are not the documented ones."""
     recorder = config.stash.get(RECORDER, None)
-    if recorder is None or recorder.is_worker or not recorder.changed:
+    if recorder is None or recorder.is_worker:
         return
-    reporter = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is not None:
+    leave(recorder)
+    if recorder.changed:
         changed = "; ".join(f"{e.key}: {e.documented} -> {e.verdict}" for e in recorder.changed)
         n = len(recorder.changed)
         words = "verdict is not the documented one" if n == 1 else "verdicts are not as documented"
-        reporter.line(f"CHANGED: {n} {words}: {changed}", red=True, bold=True)
+        _say(config, f"CHANGED: {n} {words}: {changed}", red=True, bold=True)
+
+
+def _say(config: pytest.Config, line: str, **markup: bool) -> None:
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.line(line, **markup)
 
 
 class _Collector:
-    """Takes over what checks left, in this process or in those that pytest-xdist started."""
+    """Tells the journal what checks left, in this process or in those that pytest-xdist started."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._handlers: dict[int, Any] = {}
+        self._writing = False
+
+    # SIGTERM (a queue, a container) and SIGHUP (a lost terminal) end a session as Ctrl-C does.
+    # While reports are written none of the three ends anything.
+
+    def listen(self) -> None:
+        """Take over the signals; only the main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                    self._handlers[number] = signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _: object) -> None:
+        if not self._writing:
+            self._recorder.stopped = f"stopped by {signal.Signals(number).name}"
+            raise KeyboardInterrupt(self._recorder.stopped)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        if self._recorder.chosen and not session.testsfailed:  # else files could not be collected
+            self._recorder.begin()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "teardown":  # the last of a check; it has all of its properties
-            self._recorder.collect(report.nodeid, list(report.user_properties))
+        """One line a check, as soon as it has ended; one more if its clearing away broke."""
+        ends = report.when != "teardown" and not (report.when == "setup" and report.passed)
+        if self._recorder.begun and (ends or report.failed):
+            self._recorder.collect(report)
 
-    @pytest.hookimpl(tryfirst=True)  # before junit.xml is written
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the summary too, which stands first
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int | pytest.ExitCode
-    ) -> None:
+    ) -> Generator[None]:
+        """Show what was found, then write it; also where the session was stopped."""
         recorder, config = self._recorder, session.config
-        if _HANDLER in config.stash:
-            signal.signal(signal.SIGTERM, config.stash[_HANDLER])
-        recorder.stopped = recorder.stopped or _why_stopped(session, exitstatus)
-        _into_junit(config, recorder)
+        self._writing = True
+        if self._handlers:
+            self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._stop)
+        try:
+            recorder.stopped = recorder.stopped or _why_stopped(session, exitstatus)
+            if recorder.begun:
+                config.stash[_SESSION] = recorder.end()
+                if recorder.changed and session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            return (yield)
+        finally:
+            if recorder.begun:
+                self._write(session)
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+
+    def _write(self, session: pytest.Session) -> None:
+        recorder, config = self._recorder, session.config
+        problems = recorder.journal.told.not_written + recorder.write()
+        for problem in problems:
+            _say(config, f"NOT WRITTEN: {problem}", red=True, bold=True)
+        if problems and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        page = recorder.folder / products.PAGE
+        shown = os.path.relpath(page, config.invocation_params.dir)
+        if page.exists():
+            _say(config, f"report: {min(shown, str(page), key=len)}")
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput["harness_report"] = str(self._recorder.folder)
-        node.workerinput["harness_started"] = self._recorder.started
+        node.workerinput["harness_elapsed"] = self._recorder.elapsed_seconds()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        recorder = self._recorder
+        if ids and not recorder.begun:
+            recorder.chosen = {test: test for test in ids}  # until a process says what they are
+            recorder.begin()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
@@ -499,8 +567,17 @@ class _Collector:
             recorder.stopped = recorder.stopped or f"a worker ended: {error}"
         told = json.loads(getattr(node, "workeroutput", {}).get("harness", "{}"))
         recorder.add_notes(told.get("notes", {}))
-        recorder.chosen.update(told.get("chosen", {}))
-        recorder.left_out = told.get("left_out", recorder.left_out)
+        if told and recorder.begun:
+            recorder.chosen, recorder.left_out = told["chosen"], told["left_out"]
+            recorder.choose()
+
+
+def _why_stopped(session: pytest.Session, exitstatus: int | pytest.ExitCode) -> str:
+    if exitstatus == pytest.ExitCode.INTERRUPTED and not session.shouldstop:
+        return "interrupted"
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "the test runner broke"
+    return str(session.shouldfail or session.shouldstop or "")
 
 
 # --- records
@@ -539,7 +616,7 @@ def _leave(item: pytest.Item, found: Evidence) -> None:
     if _LEFT in item.stash:
         raise ConfigError(f"{item.nodeid} left evidence twice; one check measures one claim")
     item.stash[_LEFT] = found
-    item.user_properties.append(("harness.place", str(item.stash[_PLACE])))
+    item.user_properties.append(("harness.place", item.stash[_PLACE]))
     for name, value in found.as_dict().items():
         text = json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
         item.user_properties.append((f"evidence.{name}", text))
@@ -557,7 +634,7 @@ def _not_run(item: pytest.Item, recorder: Recorder, error: NotAvailable) -> NoRe
             subject=claim.about or recorder.context.model,
             lacks_data=isinstance(error, DataAbsent),
             **context,
-        )
+        ).printable()
         if not found.control:
             found = _with_documented(found, _known_of_not_run(found, recorder))
         _leave(item, found)
