@@ -20,6 +20,7 @@ from harness.claims import Size
 from harness.data import DATASETS, auto_choice, cache_dir, load_dataset
 from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
+from harness.files import check_writable
 from harness.models import ASE, CHECKPOINT, DEVICES, MODELS, check_name, load_model
 from harness.models.alignment import References
 from harness.report.pins import PINS, load_pins
@@ -39,7 +40,7 @@ pytest_plugins = ["harness.report.plugin", "harness.report.moved"]
 
 KnownReferences = dict[str, References | NotAvailable]
 
-CHECKS = Path(__file__).parent / "checks"
+CHECKS = Path(__file__).resolve().parent / "checks"  # also where a link leads here
 DEFAULT_MODEL = "chgnet-0.3.0"
 REFERENCE = pytest.StashKey[Geometries]()
 
@@ -108,6 +109,9 @@ def pytest_configure(config: pytest.Config) -> None:
         asked = config.getoption("--device")
         device = asked if config.option.collectonly else _device(asked)  # which needs torch
         if not config.option.collectonly and not hasattr(config, "workerinput"):
+            check_writable(
+                cache_dir(), "predictions and conversions", "Name another in HARNESS_CACHE."
+            )
             _named_can_be_loaded(config, device)
         known = (CHECKS / "verdicts.toml", *config.getoption("--documented"))
         documented = load_documented(*known)
