@@ -2,7 +2,9 @@
 
 fetch     download data from its publisher, with progress, resume and sha256
 doctor    what is installed, which device, which data, what `pytest checks/` would run
-report    rebuild report.html from a folder's evidence
+report    make evidence.json, junit.xml and report.html of what a session told its journal, also
+          of one that was killed
+verify    see whether a report tells the truth; exit 1 if a number or a word of it was changed
 verdicts  compare a folder's verdicts with the documented ones; exit 1 on any difference
           (--write FILE makes a file of documented verdicts from what the folder has)
 calibrate measure on a session's own units how often each of its intervals covers
@@ -12,12 +14,14 @@ history   verdicts and numbers of past sessions
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.files import printable
 
 VERDICTS = Path("checks") / "verdicts.toml"
 
@@ -33,8 +37,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fetch = commands.add_parser("fetch", help="download data from its publisher")
     fetch.add_argument("name", help="matbench_mp_e_form or mp-elemental-references")
     commands.add_parser("doctor", help="what is installed and present")
-    report = commands.add_parser("report", help="rebuild report.html")
+    report = commands.add_parser("report", help="make the reports of a session again")
     report.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
+    verify = commands.add_parser("verify", help="whether a report tells the truth")
+    verify.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
+    verify.add_argument(
+        "--checks",
+        type=Path,
+        metavar="DIR",
+        help="claims and bounds in the code (default: checks/, where it is at hand)",
+    )
+    verify.add_argument(
+        "--rerun",
+        action="store_true",
+        help="also run the session's command again, on what is stored, and compare every number",
+    )
+    verify.add_argument(
+        "--recompute",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also compute N of the stored predictions again with the model",
+    )
     verdicts = commands.add_parser("verdicts", help="compare with the documented verdicts")
     verdicts.add_argument("folder", type=Path, nargs="?", default=Path("reports/latest"))
     verdicts.add_argument(
@@ -53,17 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     history = commands.add_parser("history", help="past sessions")
     history.add_argument("folder", type=Path, nargs="?", default=Path("reports"))
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a character shows its code
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return {
             "fetch": _fetch,
             "doctor": _doctor,
             "report": _report,
+            "verify": _verify,
             "verdicts": _verdicts,
             "calibrate": _calibrate,
             "history": _history,
         }[options.command](options)
     except HarnessError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(printable(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the exit flushes again
@@ -111,10 +138,25 @@ def _device() -> str:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.report.page import write_page
+    from harness.report import products
 
-    print(write_page(options.folder.resolve()))
+    for line in products.make_again(options.folder.resolve()):
+        print(line)
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from harness.report.verify import verify
+
+    found = verify(
+        options.folder.resolve(),
+        checks=options.checks,
+        rerun=options.rerun,
+        recompute=options.recompute,
+    )
+    for line in found.lines():
+        print(line)
+    return 0 if found.true else 1
 
 
 def _verdicts(options: argparse.Namespace) -> int:

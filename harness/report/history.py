@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.claims import Size, Verdict
 from harness.errors import DataError
 from harness.evidence import Evidence, Session
+from harness.report import journal, products
 from harness.report.numbers import number
 
 LAST = 5
@@ -46,22 +47,21 @@ class Past:
 def history(reports: Path) -> list[Past]:
     """Every session under ``reports``, oldest first; damaged folders last, each with its problem.
 
-    A session is a folder with `evidence.json`, directly under ``reports`` or that folder itself.
-    Links such as `latest` are passed over, so that no session counts twice.
+    A session is a folder with `evidence.json`, or one that died with its journal only, directly
+    under ``reports`` or that folder itself. Links such as `latest` are passed over, so that no
+    session counts twice.
 
     Raises:
         DataError: there is no such folder.
     """
-    if not reports.is_dir():
+    try:
+        below = sorted(p for p in reports.iterdir() if not p.is_symlink() and p.is_dir())
+    except OSError as error:
         raise DataError(
-            f"{reports} is no folder: no session wrote a report there. Run "
+            f"{reports} is no folder of reports: {error.strerror or error}. Run "
             "`pytest checks/ -m fold0` first, or name another folder."
-        )
-    folders = [
-        reports,
-        *(p for p in sorted(reports.iterdir()) if p.is_dir() and not p.is_symlink()),
-    ]
-    found = [_read(folder) for folder in folders if (folder / "evidence.json").exists()]
+        ) from None
+    found = [past for folder in (reports, *below) if (past := _read(folder)) is not None]
     return sorted(found, key=lambda past: (past.session is None, past.started, past.folder.name))
 
 
@@ -89,18 +89,17 @@ def render(past: Sequence[Past], last: int = LAST) -> Iterator[str]:
             yield f"damaged: {one.problem}"
 
 
-def _read(folder: Path) -> Past:
+def _read(folder: Path) -> Past | None:
+    """The session of a folder; None where none ever began."""
     try:
-        session = Session.load(folder)
-        if not isinstance(session.session, dict):
-            raise DataError(f"{folder / 'evidence.json'}: `session` is no record")
+        names = {path.name for path in folder.iterdir()}
+        if not names & {products.EVIDENCE, journal.NAME}:
+            return None
+        return Past(folder=folder, session=products.load(folder))
+    except OSError as error:
+        return Past(folder=folder, session=None, problem=f"{folder}: {error.strerror or error}")
     except DataError as error:
-        return Past(folder=folder, session=None, problem=str(error))
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        # JSON, but not the record that a session writes: cut, edited by hand, or another program's.
-        problem = f"{folder / 'evidence.json'} is no evidence ({type(error).__name__}: {error})"
-        return Past(folder=folder, session=None, problem=problem.splitlines()[0])
-    return Past(folder=folder, session=session)
+        return Past(folder=folder, session=None, problem=str(error).splitlines()[0])
 
 
 def _claims(session: Session) -> list[Evidence]:
@@ -133,7 +132,7 @@ def _line(started: str, what: str, changed: bool) -> str:
 
 def _value(evidence: Evidence) -> str:
     if evidence.observed is None:
-        return evidence.reason.splitlines()[0]
+        return evidence.reason.partition("\n")[0]
     ends = (evidence.bound_low, evidence.bound_high)
     shown = number(evidence.observed, evidence.unit, ends)
     low, high = evidence.ci_low, evidence.ci_high

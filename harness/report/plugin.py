@@ -519,25 +519,32 @@ class _Collector:
         self, session: pytest.Session, exitstatus: int | pytest.ExitCode
     ) -> Generator[None]:
         """Show what was found, then write it; also where the session was stopped."""
-        recorder, config = self._recorder, session.config
         self._writing = True
         if self._handlers:
             self._handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._stop)
+        self._recorder.stopped = self._recorder.stopped or _why_stopped(session, exitstatus)
         try:
-            recorder.stopped = recorder.stopped or _why_stopped(session, exitstatus)
-            if recorder.begun:
-                config.stash[_SESSION] = recorder.end()
-                if recorder.changed and session.exitstatus == pytest.ExitCode.OK:
-                    session.exitstatus = pytest.ExitCode.TESTS_FAILED
             return (yield)
         finally:
-            if recorder.begun:
+            if self._recorder.begun:
                 self._write(session)
             for number, handler in self._handlers.items():
                 signal.signal(number, handler)
 
+    @pytest.hookimpl(trylast=True, specname="pytest_sessionfinish")
+    def end(self, session: pytest.Session) -> None:
+        """After all who have something to add, before what was found is shown."""
+        recorder = self._recorder
+        if recorder.begun:
+            recorder.end()
+            session.config.stash[_SESSION] = recorder.journal.told.session()
+            if recorder.changed and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
     def _write(self, session: pytest.Session) -> None:
         recorder, config = self._recorder, session.config
+        if not recorder.journal.told.ended:  # somebody else's end of the session broke
+            recorder.end()
         problems = recorder.journal.told.not_written + recorder.write()
         for problem in problems:
             _say(config, f"NOT WRITTEN: {problem}", red=True, bold=True)

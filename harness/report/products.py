@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.evidence import Session
 from harness.files import printable, sha256_of, write_whole
 from harness.report import journal
 from harness.report.journal import Told
 from harness.report.junit import junit
+from harness.report.terminal import incomplete
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -111,6 +112,26 @@ def write_all(folder: Path, told: Told) -> tuple[Session, list[str]]:
     if not problems and session.complete:
         shutil.rmtree(folder / _BEFORE, ignore_errors=True)
     return session, problems
+
+
+def make_again(folder: Path) -> list[str]:
+    """Write the reports of a session again; returns what there is to say, in lines.
+
+    Made of its journal; of a session of before there were journals, the page only.
+
+    Raises:
+        DataError: there is nothing to make it of, or it could not be written.
+    """
+    if not (folder / journal.NAME).is_file():
+        from harness.report.page import write_page
+
+        return [str(write_page(folder))]
+    told = read(folder)
+    session, problems = write_all(folder, told)
+    if problems:
+        raise DataError(f"not written: {'; '.join(problems)}")
+    lines = [str(folder / PAGE)]
+    return lines if session.complete else [*lines, incomplete(session)]
 
 
 def manifest(folder: Path) -> str:

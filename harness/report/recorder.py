@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.claims import Size, Verdict
+from harness.claims import Size
 from harness.errors import ConfigError
-from harness.evidence import Evidence, Session, sentences
+from harness.evidence import Evidence
 from harness.files import all_printable, check_writable, printable
 from harness.report import overview, products
 from harness.report.environment import machine, versions
@@ -149,10 +149,9 @@ class Recorder:
                 value = {key: value[key] + mine.get(key, 0) for key in value}
             self.notes[name] = value
 
-    def end(self) -> Session:
-        """The last line of the journal, and what all of them come to."""
+    def end(self) -> None:
+        """The last line of the journal."""
         self._tell("end", stopped=self.stopped, notes=self.notes)
-        return self.journal.told.session()
 
     def write(self) -> list[str]:
         """Write the reports; returns what found no place, in words."""
@@ -175,10 +174,6 @@ class Recorder:
     def command(self) -> str:
         """What was typed."""
         return shlex.join(["pytest", *map(str, self.config.invocation_params.args)])
-
-    def sentences(self) -> dict[str, Verdict]:
-        """Claim -> the verdict of its sentence."""
-        return {made.id: made.verdict for made in sentences(self.evidence, self.left_out)}
 
     def _tell(self, what: str, **entry: Any) -> None:
         self.journal.tell(what, at=self.elapsed_seconds(), **entry)
