@@ -1,83 +1,86 @@
 """Any ASE calculator as a subject: `ase:package.module:Factory?key=value&key2=value2`.
 
 The factory (a class, or anything else that returns a calculator) is called with the keyword
-arguments of the query. A value is an integer (3), a float (0.5, 1e-3), a boolean (true, false) or
-else a string; "3" in double quotes stays a string, and %26 stands for an & inside a value. Where
-the factory has a parameter `device` that the query leaves out, it gets what --device chose.
-`card.elements=Al,Cu` (or H-Pu), `card.theory=`, `card.training_set=` and `card.energies=` declare
-what a calculator cannot say of itself, and `card.properties=energy,forces` corrects one that says
-too much; the factory does not see them.
+arguments of the query. A value is an integer (3), a float (0.5, 1e-3), a boolean (true, false), a
+JSON list or table, or else a string; "3" in double quotes stays a string, and %26 stands for an &
+inside a value. Where the factory has a parameter `device` that the query leaves out, it gets what
+--device chose. `card.elements=Al,Cu` (or H-Pu), `card.theory=`, `card.training_set=`,
+`card.energies=` and `card.dispersion=` declare what a calculator cannot say of itself, and
+`card.properties=energy,forces` corrects one that says too much. `threads=` of torch's a crystal
+gets (1), `workers=` processes compute side by side, and a crystal may take `timeout_seconds=` in
+one of them; the factory sees none of these.
+
+`ase_worker.py` makes the calculator and asks it, here or in processes that `remote.py` starts: of
+another interpreter where one is named, and several where that pays.
 
 Public: AseModel, AseSpec, PREFIX, parse, resolve, load.
 """
 
 from __future__ import annotations
 
-import errno
-import functools
 import hashlib
-import importlib
-import importlib.metadata
-import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import numpy as np
 
 from harness.data.elements import SYMBOLS
-from harness.data.paths import sha256_of
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models.ase_worker import HOW, METHODS, Refused, make
+from harness.models.ase_worker import resolve as _resolved
 from harness.models.cards import UNITS, Card, elements_named
-from harness.models.foreign import (
-    check_properties,
-    not_known,
-    others_warnings,
-    refuse,
-    words,
-)
+from harness.models.foreign import check_properties, not_known, refuse
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
+from harness.models.remote import Here, Workers, interpreter
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
     from harness.data.crystals import Crystals
 
 PREFIX = "ase:"
 ENGINE = "1"  # raise it when a number this adapter gives changes
-ATOMS_PER_BATCH = 256  # of a calculator that takes a second for ten atoms: saved twice a minute
+ATOMS_PER_BATCH = 1024  # of a calculator that takes a second for ten atoms: two minutes' work
 
-Value = int | float | bool | str
+Value = int | float | bool | str | list[Any] | dict[str, Any]
 _NAME = r"[A-Za-z_]\w*"
 _SPEC = re.compile(rf"(?P<module>{_NAME}(\.{_NAME})*):(?P<factory>{_NAME}(\.{_NAME})*)")
-_HOW = "Write ase:package.module:Factory?key=value&key2=value2"
-_DECLARABLE = ("elements", "theory", "training_set", "energies", "properties")
-_METHODS = {  # of ase.Atoms; the energy last, since most calculators have it once they have forces
-    "stress": "get_stress",
-    "forces": "get_forces",
-    "magmoms": "get_magnetic_moments",
-    "energy": "get_potential_energy",
-}
-# Not a row's fault, and gone by the next session, so never to be stored as its problem.
-_SPENT = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE}
+_DECLARABLE = ("elements", "theory", "training_set", "energies", "dispersion", "properties")
+_RUN = {"threads": 1, "workers": 1, "timeout_seconds": 1e-3}  # how it runs: the least of each
+_TIMEOUT_SECONDS = 3600.0
+_MOVES_NO_NUMBER = ("workers", "timeout_seconds")
+_ERRORS = {"config": ConfigError, "absent": NotAvailable, "failed": ModelError}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AseSpec:
-    """What a name says: which factory, its arguments, and what is declared."""
+    """What a name says: which factory, its arguments, what is declared, and how it runs."""
 
-    name: str
+    name: str  # without what moves no number
     module: str
     factory: str  # dotted where it is a class method
     arguments: Mapping[str, Value]
     declared: Mapping[str, str]
+    run: Mapping[str, float]  # of _RUN, what the name gives
+
+    def request(self, device: str) -> dict[str, Any]:
+        """What `ase_worker.make` asks for."""
+        return {
+            "name": self.name,
+            "module": self.module,
+            "factory": self.factory,
+            "arguments": dict(self.arguments),
+            "device": device,
+            "threads": self.run.get("threads", 1),
+            "reserved": list(self.run),
+            "path": [],
+        }
 
 
 def parse(name: str) -> AseSpec:
@@ -89,18 +92,22 @@ def parse(name: str) -> AseSpec:
     target, _, query = name.removeprefix(PREFIX).partition("?")
     match = _SPEC.fullmatch(target)
     if not name.startswith(PREFIX) or match is None:
-        raise ConfigError(f"{name!r} names no ASE calculator. {_HOW}.")
+        raise ConfigError(f"{name!r} names no ASE calculator. {HOW}.")
     arguments: dict[str, Value] = {}
     declared: dict[str, str] = {}
+    run: dict[str, float] = {}
+    kept = []
     for part in query.split("&") if query else []:
         key, equals, text = part.partition("=")
-        known = declared if key.startswith("card.") else arguments
+        known = declared if key.startswith("card.") else run if key in _RUN else arguments
         short = key.removeprefix("card.")
         if not equals or not re.fullmatch(_NAME, short):
-            raise ConfigError(f"{part!r} in {name!r} is no key=value. {_HOW}.")
+            raise ConfigError(f"{part!r} in {name!r} is no key=value. {HOW}.")
         if short in known:
             raise ConfigError(f"{key!r} is given twice in {name!r}; give it once")
-        if known is declared:
+        if known is run:
+            run[key] = _how_it_runs(key, text)
+        elif known is declared:
             if short not in _DECLARABLE:
                 raise ConfigError(
                     f"{key!r} in {name!r} declares nothing; there are "
@@ -109,15 +116,26 @@ def parse(name: str) -> AseSpec:
             declared[short] = unquote(text)
         else:
             arguments[short] = _value(unquote(text))
+        kept += [] if key in _MOVES_NO_NUMBER else [part]
     if "elements" in declared:
         elements_named(declared["elements"])
     return AseSpec(
-        name=name,
+        name=f"{PREFIX}{target}{'?' if kept else ''}{'&'.join(kept)}",
         module=match["module"],
         factory=match["factory"],
         arguments=arguments,
         declared=declared,
+        run=run,
     )
+
+
+def _how_it_runs(key: str, text: str) -> float:
+    given = _value(text)
+    if not isinstance(given, int if key != "timeout_seconds" else int | float) or not (
+        _RUN[key] <= given <= 1e9
+    ):
+        raise ConfigError(f"{key}={text}: give a number, at least {_RUN[key]:g}")
+    return given
 
 
 def _value(text: str) -> Value:
@@ -125,14 +143,22 @@ def _value(text: str) -> Value:
         return text[1:-1]
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if re.fullmatch(r"[+-]?\d+", text):
+    if re.fullmatch(r"[+-]?\d{1,999}", text):  # Python converts no more than some thousand digits
         return int(text)
     if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text):
         return float(text)
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{text!r} is no list or table of JSON ({error}). A string that begins so stands "
+                "in double quotes"
+            ) from None
     return text
 
 
-def resolve(spec: AseSpec) -> Callable[..., Any]:
+def resolve(spec: AseSpec) -> Any:
     """The factory itself, imported, and known to take these arguments.
 
     Raises:
@@ -140,206 +166,86 @@ def resolve(spec: AseSpec) -> Callable[..., Any]:
         ConfigError: the package has no such module or factory, or the factory takes no such
             argument.
     """
-    try:
-        with others_warnings():
-            found: Any = importlib.import_module(spec.module)
-    except ModuleNotFoundError as error:
-        missing, package = error.name or "", spec.module.partition(".")[0]
-        if missing != package and f"{spec.module}.".startswith(f"{missing}."):
-            raise ConfigError(
-                f"{spec.name!r}: {package} is installed and has no module {missing}. Correct it."
-            ) from error
-        raise NotAvailable(
-            f"{spec.name!r} needs the package {missing.partition('.')[0]}, which is not installed. "
-            "Install it with pip, or start from the folder that holds it."
-        ) from error
-    except ImportError as error:
-        raise NotAvailable(
-            f"{spec.name!r} cannot be imported ({words(error)}). Install what it misses."
-        ) from error
-    for part in spec.factory.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"{spec.name!r}: {spec.module} has no {spec.factory}. Correct it.")
-        found = getattr(found, part)
-    if not callable(found):
-        raise ConfigError(f"{spec.name!r}: {spec.factory} cannot be called. Name a class. {_HOW}.")
-    signature = _signature(found)
-    if signature is not None:
-        try:
-            signature.bind_partial(**spec.arguments)
-        except TypeError as error:
-            raise ConfigError(
-                f"{spec.name!r}: {error}; {spec.factory} takes {signature}. Correct the query."
-            ) from None
-    return found
+    with _refusals():
+        return _resolved(spec.request("cpu"))
 
 
-def _signature(factory: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(factory)
-    except (TypeError, ValueError):  # some compiled code has none
-        return None
-
-
-def load(name: str, device: str = "auto") -> AseModel:
-    """The calculator that an `ase:` name describes, as a subject.
+def load(name: str, device: str = "auto", python: str | None = None) -> AseModel:
+    """The calculator of an `ase:` name as a subject.
 
     Args:
-        device: for a factory with a parameter of that name, unless the query gives it.
+        name: `ase:package.module:Factory?key=value`, see the top of this module.
+        device: for factories that have such a parameter: `cpu`, `cuda`, or `auto`.
+        python: the interpreter of another environment, which then computes; by default this one.
     Raises:
-        ConfigError: the name, or an argument, is wrong; the message says which.
+        ConfigError: the name, an argument or the interpreter is wrong; the message says which.
         NotAvailable: a package or a program that the calculator needs is not installed.
         ModelError: the calculator could not be made for another reason.
     """
     spec = parse(name)
-    factory = resolve(spec)
-    arguments = dict(spec.arguments)
-    signature = _signature(factory)
-    if signature is not None and "device" in signature.parameters:
-        arguments.setdefault("device", _chosen(device))
-    calculator = _made(spec, factory, arguments)
+    request = spec.request(device)
+    count = spec.run.get("workers")
+    how: dict[str, Any] = {
+        "count": None if count is None else int(count),
+        "timeout_seconds": spec.run.get("timeout_seconds", _TIMEOUT_SECONDS),
+    }
+    source: Here | Workers
+    with _refusals():
+        if python is not None:
+            source = Workers(interpreter(python), request, **how)
+        else:
+            held = make(request)
+            here = request | {"path": sys.path}
+            source = Here(held, Workers(sys.executable, here, facts=held.facts, **how))
+    facts = source.facts
     declared = dict(spec.declared)
     elements = elements_named(declared.pop("elements")) if "elements" in declared else None
-    implemented = set(calculator.implemented_properties)
+    implemented = set(facts["implemented"])
     properties = tuple(p for p in UNITS if p == "energy" or p in implemented)
     if "properties" in declared:
         properties = tuple(declared.pop("properties").split(","))
         if not {*properties, "energy"} <= {*implemented, "energy"}:
             raise ConfigError(
-                f"card.properties={','.join(properties)}: {type(calculator).__name__} gives "
+                f"card.properties={','.join(properties)}: {facts['class']} gives "
                 f"{', '.join(p for p in UNITS if p in implemented)}. Declare what it gives."
             )
     return AseModel(
-        calculator,
-        identity=_identity(spec, factory, arguments),
+        source,
+        identity=_identity(spec, facts),
         card=Card(
             elements=elements,
             properties=properties,
+            parameters=facts["settings"]["parameters"],
             source="the query of its name" if spec.declared else "",
             **declared,
         ),
     )
 
 
-def _chosen(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _made(spec: AseSpec, factory: Callable[..., Any], arguments: Mapping[str, Value]) -> Any:
-    from ase.calculators.calculator import BadConfiguration, EnvironmentError, InputError
-
-    called = f"{spec.factory}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+@contextmanager
+def _refusals(who: str = "") -> Iterator[None]:
+    """What a calculator's process refuses, as an error of the project."""
     try:
-        with others_warnings():
-            calculator = factory(**arguments)
-    except (ImportError, BadConfiguration, EnvironmentError) as error:
-        raise NotAvailable(
-            f"{called} lacks something ({words(error)}). Install or configure it."
-        ) from error
-    except (TypeError, ValueError, KeyError, InputError) as error:
-        raise ConfigError(
-            f"{called} refuses its arguments ({words(error)}). Correct the query of {spec.name!r}."
-        ) from error
-    except Exception as error:  # other people's constructors raise whatever they like
-        raise ModelError(f"{called} could not be made: {words(error)}.") from error
-    if not callable(getattr(calculator, "get_property", None)):  # ase.Atoms has not, though it
-        # has much else that a calculator has
-        raise ConfigError(
-            f"{called} gives a {type(calculator).__name__}, which is no ASE calculator. {_HOW}."
-        )
-    if ignored := _ignored(calculator, spec.arguments):
-        raise ConfigError(
-            f"{called} would ignore {', '.join(ignored)}: {type(calculator).__name__} knows "
-            f"{', '.join(sorted(calculator.default_parameters))}. Correct the query."
-        )
-    return calculator
+        yield
+    except Refused as error:
+        raise _ERRORS[error.kind](f"{who}{error}.") from error
 
 
-def _ignored(calculator: Any, arguments: Mapping[str, Value]) -> list[str]:
-    """Arguments that ASE's base class stores and the calculator never reads.
-
-    ASE calculators take any keyword. One that lists its parameters and starts no other program
-    knows no more than those and what its constructors name.
-    """
-    from ase.calculators.calculator import Calculator, FileIOCalculator
-
-    defaults = getattr(calculator, "default_parameters", None)
-    if not defaults or not isinstance(calculator, Calculator):
-        return []
-    if isinstance(calculator, FileIOCalculator):
-        return []
-    signatures = [_signature(kind) for kind in type(calculator).__mro__]
-    named = {p for signature in signatures if signature for p in signature.parameters}
-    return [key for key in arguments if key not in named | set(defaults)]
-
-
-# --- what it is addressed by ----------------------------------------------------------------------
-
-
-def _identity(
-    spec: AseSpec, factory: Callable[..., Any], arguments: Mapping[str, Value]
-) -> Identity:
-    """Import path, arguments, versions, the code itself, and the content of files among them."""
-    files = {
-        f"file {key}": sha256_of(Path(value))
-        for key, value in arguments.items()
-        if isinstance(value, str) and value and Path(value).is_file()
-    }
+def _identity(spec: AseSpec, facts: Mapping[str, Any]) -> Identity:
+    """Import path, arguments, versions, the code itself, its parameters and the files it names."""
     settings = {
         "engine": ENGINE,
-        "factory": f"{spec.module}:{spec.factory}",
-        "arguments": json.dumps(dict(sorted(arguments.items()))),
-        "package": _version(spec.module),
-        "ase": importlib.metadata.version("ase"),
-        "code": _code_sha256(spec.module, factory),
+        **facts["settings"],
         "elements": spec.declared.get("elements", ""),
-        **files,
     }
+    known_by = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return Identity(
         name=spec.name,
-        weights_sha256=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        weights_sha256=facts["parameters_sha256"]
+        or f"{known_by} of code and arguments: no parameters were found",
         settings=settings,
+        stored_as=f"{PREFIX}{spec.module}:{spec.factory}",
     )
-
-
-@functools.cache
-def _distribution(package: str) -> importlib.metadata.Distribution | None:
-    """What installed the package, and None for code that lies in a folder."""
-    names = importlib.metadata.packages_distributions().get(package, [])
-    return importlib.metadata.distribution(names[0]) if names else None
-
-
-def _version(module: str) -> str:
-    found = _distribution(module.partition(".")[0])
-    return f"{found.metadata['Name']} {found.version}" if found else "no installed package"
-
-
-def _code_sha256(module: str, factory: Callable[..., Any]) -> str:
-    """Of the files a version number does not pin down.
-
-    For an installed package the version says the rest, and the file that defines the factory is
-    enough; a package in a folder, or installed as editable, changes without its version.
-    """
-    package = module.partition(".")[0]
-    found = _distribution(package)
-    origin = json.loads((found.read_text("direct_url.json") if found else None) or "{}")
-    editable = origin.get("dir_info", {}).get("editable", False)
-    own = getattr(importlib.import_module(package), "__file__", None)
-    try:
-        paths = {Path(inspect.getfile(factory))}
-    except TypeError:  # compiled
-        paths = set()
-    if (found is None or editable) and own is not None:
-        folder = Path(own).parent
-        paths |= {Path(own)} if Path(own).name != "__init__.py" else set(folder.rglob("*.py"))
-    digest = hashlib.sha256()
-    for content in sorted(sha256_of(path) for path in paths if path.is_file()):
-        digest.update(content.encode())
-    return digest.hexdigest()
 
 
 # --- the subject ----------------------------------------------------------------------------------
@@ -354,22 +260,13 @@ class AseModel:
     unaffected. It is reset before each row, so what a row gives depends on nothing before it.
     """
 
-    def __init__(
-        self,
-        calculator: Any,
-        *,
-        identity: Identity,
-        card: Card,
-        surroundings: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """surroundings: entered for every call of predict, a limit on threads for example."""
+    def __init__(self, source: Here | Workers, *, identity: Identity, card: Card) -> None:
         self.identity = identity
         self.card = card
         self.elements = (
             frozenset(range(1, len(SYMBOLS) + 1)) if card.elements is None else card.elements
         )
-        self._calculator = calculator
-        self._surroundings = surroundings
+        self._source = source
 
     def __repr__(self) -> str:
         return f"AseModel({self.identity.name!r})"
@@ -391,7 +288,7 @@ class AseModel:
             ModelError: memory or a disk gave out, which says nothing about a row.
         """
         check_properties(self.identity.name, self.card, properties)
-        wanted = tuple(p for p in _METHODS if p in properties or p == "energy")
+        wanted = tuple(p for p in METHODS if p in properties or p == "energy")
         n_atoms = crystals.n_atoms.tolist()
         values: dict[str, list[np.ndarray]] = {
             "energy": [np.array(np.nan)] * len(n_atoms),
@@ -400,16 +297,16 @@ class AseModel:
             "magmoms": [np.full(n, np.nan) for n in n_atoms],
         }
         problems = not_known(crystals, self.elements)
-        with others_warnings(), self._surroundings():
-            for row in range(len(crystals)):
-                if row in problems:
-                    continue
-                found = self._row(crystals.atoms(row), wanted)
+        rows = [row for row in range(len(crystals)) if row not in problems]
+        with _refusals(f"{self.identity.name} "):
+            answers = self._source.each([crystals.atoms(row) for row in rows], wanted)
+            for row, answer in zip(rows, answers, strict=True):
+                found = answer if isinstance(answer, str) else _in_our_units(answer, n_atoms[row])
                 if isinstance(found, str):
                     problems[row] = found
-                else:
-                    for name, value in found.items():
-                        values[name][row] = value
+                    continue
+                for name, value in found.items():
+                    values[name][row] = value
         return Prediction(
             energy=np.array(values["energy"], dtype=np.float64).reshape(len(n_atoms)),
             problems=dict(sorted(problems.items())),
@@ -428,59 +325,20 @@ class AseModel:
         refuse(self.identity.name, prediction.problems)
         return prediction.energy
 
-    def _row(self, atoms: Atoms, wanted: Sequence[str]) -> dict[str, np.ndarray] | str:
-        """What was asked for in the harness's units, or why this row has none."""
-        from ase.calculators.calculator import PropertyNotImplementedError
 
-        n = len(atoms)
-        shapes = {"energy": (), "forces": (n, 3), "stress": (6,), "magmoms": (n,)}
-        found: dict[str, np.ndarray] = {}
-        try:
-            if hasattr(self._calculator, "reset"):
-                self._calculator.reset()
-            atoms.calc = self._calculator
-            for name in wanted:
-                raw = np.asarray(getattr(atoms, _METHODS[name])(), dtype=np.float64)
-                if name == "magmoms" and raw.shape == (n, 3):  # vectors of a non-collinear one
-                    raw = np.linalg.norm(raw, axis=1)
-                if raw.shape != shapes[name]:
-                    return f"its {name} has shape {raw.shape} for {n} atoms"
-                if not np.isfinite(raw).all():
-                    return f"its {name} is not finite"
-                found[name] = _in_our_units(name, raw, n)
-        except PropertyNotImplementedError as error:
-            raise NotAvailable(
-                f"{self.identity.name} gives no {wanted[len(found)]} ({words(error)}). Use another "
-                "--model for what needs it."
-            ) from error
-        except ImportError as error:
-            raise NotAvailable(
-                f"{self.identity.name} cannot run ({words(error)}). Install what it misses."
-            ) from error
-        except Exception as error:  # a calculator may raise whatever it likes; it is the row's
-            if _spent(error):
-                raise ModelError(
-                    f"{self.identity.name} ran out of something at {atoms.get_chemical_formula()}, "
-                    f"{n} atoms ({words(error)}). Free it and run again; finished batches are kept."
-                ) from error
-            return words(error)
-        return found
-
-
-def _in_our_units(name: str, raw: np.ndarray, n_atoms: int) -> np.ndarray:
-    """ASE's eV, eV/Å, Voigt eV/Å^3 and signed μB as the harness has them."""
-    if name == "energy":
-        return np.asarray(raw / n_atoms)
-    if name == "stress":
-        xx, yy, zz, yz, xz, xy = raw * GPA_PER_EV_ANG3
-        return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return np.abs(raw) if name == "magmoms" else raw
-
-
-def _spent(error: Exception) -> bool:
-    """Whether memory, disk or file handles gave out; torch has a class of its own for a GPU's."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, OSError) and error.errno in _SPENT)
-    )
+def _in_our_units(answer: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndarray] | str:
+    """ASE's eV, eV/Å, Voigt eV/Å^3 and signed μB as the harness has them, or what is odd."""
+    shapes = {"energy": (), "forces": (n, 3), "stress": (6,), "magmoms": (n,)}
+    found = dict(answer)
+    for name, raw in answer.items():
+        if name == "magmoms" and raw.shape == (n, 3):  # vectors of a non-collinear one
+            found[name] = np.linalg.norm(raw, axis=1)
+        if found[name].shape != shapes[name]:
+            return f"its {name} has shape {raw.shape} for {n} atoms"
+    found["energy"] = found["energy"] / n
+    if "stress" in found:
+        xx, yy, zz, yz, xz, xy = found["stress"] * GPA_PER_EV_ANG3
+        found["stress"] = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    if "magmoms" in found:
+        found["magmoms"] = np.abs(found["magmoms"])
+    return found

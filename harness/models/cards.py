@@ -31,7 +31,9 @@ class Card:
     theory: str = UNDECLARED  # level of theory of what it was trained on
     training_set: str = UNDECLARED
     energies: str = UNDECLARED  # what its total energies contain
+    dispersion: str = ""  # what is added for it, "D3(BJ)" or "none"; empty: nothing is said
     properties: tuple[str, ...] = ("energy",)  # of UNITS, what predict() gives
+    parameters: str = ""  # what was found of them, where a subject is not known by its weights
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -52,8 +54,10 @@ class Card:
         return {
             "elements": UNDECLARED if self.elements is None else _as_ranges(self.elements),
             "theory": self.theory,
+            **({"dispersion": self.dispersion} if self.dispersion else {}),
             "training set": self.training_set,
             "energies": self.energies,
+            **({"parameters": self.parameters} if self.parameters else {}),
             "units": "; ".join(f"{name} {unit}" for name, unit in self.units.items()),
             "source": self.source or UNDECLARED,
         }

@@ -1,46 +1,27 @@
 """Habits shared by adapters of other people's code: its warnings, its words, its gaps.
 
+The first two of what is public stand where they are needed without this package.
+
 Public: others_warnings, words, not_known, refuse, check_properties.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models.ase_worker import others_warnings, words
 from harness.models.cards import UNITS
+
+__all__ = ["check_properties", "not_known", "others_warnings", "refuse", "words"]
 
 if TYPE_CHECKING:
     from harness.data.crystals import Crystals
     from harness.models.cards import Card
-
-_LONGEST = 200  # characters of an exception's words that a report shows
-
-
-@contextmanager
-def others_warnings() -> Iterator[None]:
-    """What a package warns of stays a warning, also where ours are errors; its deprecations go.
-
-    Otherwise a session that turns warnings into errors would take them for faults of a crystal.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        for deprecation in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
-            warnings.simplefilter("ignore", deprecation)
-        yield
-
-
-def words(error: BaseException) -> str:
-    """What an exception says, on one line of bounded length."""
-    text = " ".join(str(error).split()) or "no message"
-    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-    return f"{type(error).__name__}: {text}"
 
 
 def not_known(crystals: Crystals, elements: frozenset[int]) -> dict[int, str]:

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.models.ase import ENGINE as ASE_ENGINE
 from harness.models.ase import AseModel
+from harness.models.ase_worker import Held
 from harness.models.cards import Card
 from harness.models.chgnet.weights import state_sha256
 from harness.models.foreign import others_warnings, words
 from harness.models.protocol import Identity
-from harness.models.threads import one_thread
+from harness.models.remote import Here
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ def read(path: Path, size: str, device: str = "auto") -> AseModel:
         )
     settings = network.model_args
     return AseModel(
-        calculator,
+        Here(Held(calculator)),
         identity=Identity(
             name=f"mattersim-{size}",
             weights_sha256=state_sha256(network.state_dict()),
@@ -126,7 +127,6 @@ def read(path: Path, size: str, device: str = "auto") -> AseModel:
             source="MatterSim's model card and published test sets (raw VASP energies); elements: "
             "rows of the network's embedding",
         ),
-        surroundings=one_thread,  # one small crystal at a time: two threads wait for each other
     )
 
 
