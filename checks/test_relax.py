@@ -16,10 +16,12 @@ A mean over crystals is what is claimed. Where one crystal decides it no interva
 and the claim stays open; the details then have the median and a trimmed mean, and name the crystal.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from harness.claims import Kind, Meaning, Verdict, above, below
+from harness.claims import Kind, Meaning, Verdict, above, between
 from harness.data.dft import load_dft
 from harness.data.reference_files import dft_minima
 from harness.errors import CannotResolve
@@ -29,12 +31,13 @@ from harness.runners.relax import Relax
 
 pytestmark = [pytest.mark.fold0, pytest.mark.nightly]
 
-MOST_VOLUME_ERROR = 0.03
-MOST_BOND_ERROR = 0.01
+LEAST_VOLUME_ERROR, MOST_VOLUME_ERROR = 0.0006, 0.03
+LEAST_BOND_ERROR, MOST_BOND_ERROR = 0.0002, 0.01
 LEAST_RELAXED = 0.95
 LEAST_COVERAGE = 0.9  # of the crystals: what does not relax is not what relaxes well
 LONGEST = 1.1  # times its lengths: a reference beyond that is of no like method
 NOT_RUN = "an optimiser ran or did not, and every volume is 6 % too large if it did not"
+HANDED_BACK = "what is handed back has no error at all"
 SETTINGS = Relax()
 
 relaxes = above(
@@ -43,18 +46,22 @@ relaxes = above(
     reason="of forty crystals one may fail, and it is named in the details. "
     f"{relax.enough_to_show(LEAST_RELAXED)} crystals that all relax would show it at 97.5 %",
 )
-right_volumes = below(
+right_volumes = between(
+    LEAST_VOLUME_ERROR,
     MOST_VOLUME_ERROR,
     "",
     reason="1 % in length, to first order: see the bond lengths. The reference itself is known "
-    "to 0.2 % in length (fixtures/dft/README.md, against other PBE codes)",
+    "to 0.2 % in length (fixtures/dft/README.md, against other PBE codes); a tenth of that is no "
+    "relaxation's error, but the reference handed back",
 )
-right_bonds = below(
+right_bonds = between(
+    LEAST_BOND_ERROR,
     MOST_BOND_ERROR,
     "",
     reason="PBE's own lattice constants are 1.2 % off experiment on average (44 solids, "
     "F. Tran et al., J. Chem. Phys. 144, 204120 (2016)): a potential of PBE must be nearer to "
-    "PBE than PBE is to nature, or the functional no longer matters",
+    "PBE than PBE is to nature, or the functional no longer matters. A tenth of the 0.2 % to which "
+    "the reference is known is no relaxation's error, but the reference handed back",
 )
 
 
@@ -89,6 +96,12 @@ def not_beyond(bound, own, least_coverage=0.5):
         )
 
 
+def handed_back(relaxed):
+    """As if every crystal that relaxed had ended in the reference's own geometry."""
+    ended = replace(relaxed.relaxation, crystals=relaxed.reference.crystals)
+    return replace(relaxed, relaxation=ended, model=f"{relaxed.model}, the reference handed back")
+
+
 @pytest.mark.claim(
     id="relax.geometry-converges",
     statement="Nearly every crystal relaxes: forces and stress vanish within 200 steps.",
@@ -114,7 +127,9 @@ def test_an_optimiser_stopped_early_has_not_converged(relaxed, evidence):
 
 @pytest.mark.claim(
     id="relax.geometry-volume",
-    statement="Relaxed volumes are the reference's within 3 %, on average over crystals.",
+    headline={"dft": "Relaxed volumes are within 3 % of PBE's"},
+    statement="Relaxed volumes are the reference's within 3 %, on average over crystals, and not "
+    "so exactly as only the reference itself has them.",
     basis="founding note on CHGNet: relaxed geometries against one's own DFT",
     bound=right_volumes,
     kind=Kind.FINDING,
@@ -153,9 +168,15 @@ def test_volumes_of_another_reference_are_noticed(relaxed, evidence):
     assert other.refuted
 
 
+@pytest.mark.control(of="relax.geometry-volume", fault="the reference handed back", far=HANDED_BACK)
+def test_the_references_own_volumes_are_noticed(relaxed, evidence):
+    assert evidence(handed_back(relaxed).volume_error()).refuted
+
+
 @pytest.mark.claim(
     id="relax.geometry-bond-length",
-    statement="Relaxed bond lengths are the reference's within 1 %, on average over crystals.",
+    statement="Relaxed bond lengths are the reference's within 1 %, on average over crystals, and "
+    "not so exactly as only the reference itself has them.",
     basis="founding note on CHGNet: relaxed geometries against one's own DFT",
     bound=right_bonds,
     kind=Kind.FINDING,
@@ -184,3 +205,10 @@ def test_bond_lengths_of_another_reference_are_noticed(relaxed, evidence):
         LONGEST,
     )
     assert other.refuted
+
+
+@pytest.mark.control(
+    of="relax.geometry-bond-length", fault="the reference handed back", far=HANDED_BACK
+)
+def test_the_references_own_bond_lengths_are_noticed(relaxed, evidence):
+    assert evidence(handed_back(relaxed).bond_length_error()).refuted

@@ -262,6 +262,7 @@ def rises_figure(curves):
 
 @pytest.mark.claim(
     id="softening.dft",
+    headline={"force-slope-0.05": "Forces on atoms displaced by 0.05 Å are too small"},
     kind=Kind.FINDING,
     meaning=Meaning.WEAKNESS,
     cases="all",
@@ -402,6 +403,7 @@ def test_energies_that_rise_too_much_are_not_accepted(curves, evidence):
 
 @pytest.mark.claim(
     id="softening.one-label-fix",
+    headline={"other-amplitudes": "One DFT label a crystal repairs its force slope"},
     kind=Kind.FINDING,
     meaning=Meaning.NEUTRAL,
     cases="all",

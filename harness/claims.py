@@ -223,6 +223,9 @@ class Claim:
     cannot_fail: str = ""  # why the claim holds for any input, where it does: an identity
     about: str = ""  # its subject, where that is never the model under test
     bounds_on: Mapping[str, Bound] = field(default_factory=dict)  # dataset name -> bound
+    # Of the few findings that a report begins with: case -> the sentence in a dozen plain words.
+    # Written with the claim, so that what stands first is not chosen by how it came out.
+    headline: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not all((self.id, self.statement, self.basis)):

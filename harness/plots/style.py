@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # By the word of the verdict, dark enough for text on white (contrast 4.5 : 1 or more).
 VERDICT_COLOURS = {
-    "held": "#0b7a56",
+    "held": "#0b64a0",
     "refuted": "#b8430b",
     "inconclusive": "#8a6100",
     "placeholder": "#8a4a7c",

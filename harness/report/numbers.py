@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 EV_PER_ATOM = "eV/atom"
 _MOST_DIGITS = 15  # of a float64; past them two numbers are equal
@@ -36,9 +37,73 @@ def _rounded(value: float, unit: str, digits: int) -> str:
     return f"{value:.{digits}g}"
 
 
-def in_milli(value: float, unit: str) -> str:
-    """The same in thousandths (`33.8 meV/atom`) where the unit is one of energy, else empty."""
-    return f"{1000 * value:.4g} m{unit}" if unit.startswith("eV") else ""
+@dataclass(frozen=True)
+class Scale:
+    """How the numbers of one record are written: one unit, and as many decimals for all of them.
+
+    The interval's width decides: two of its digits are told, so that a page shows neither more than
+    is known nor ends that look alike. Energies below 0.01 eV are told in meV.
+    """
+
+    unit: str
+    factor: float  # from the record's unit to this one
+    decimals: int | None  # None: nothing was sampled, and four digits are told
+    apart_from: tuple[float, ...]  # bounds, in the record's unit
+
+    @classmethod
+    def of(
+        cls,
+        values: Iterable[float | None],
+        unit: str,
+        bounds: Iterable[float | None] = (),
+        beside: Iterable[float | None] = (),
+    ) -> Scale:
+        """
+        Args:
+            values: what was observed, and the ends of its interval.
+            bounds: a number as shown lies on the same side of each as the number itself.
+            beside: numbers that are read together with these, and so in the same unit.
+        """
+        known = [v for v in values if v is not None and math.isfinite(v)]
+        ends = tuple(b for b in bounds if b is not None and math.isfinite(b))
+        largest = max((abs(v) for v in (*known, *beside) if v is not None), default=0.0)
+        small = unit.startswith("eV") and 0 < largest < 0.01
+        factor = 1000.0 if small else 1.0
+        width = factor * (max(known) - min(known)) if known else 0.0
+        decimals = None
+        if width > 0:
+            decimals = min(max(1 - math.floor(math.log10(width)), 0), _MOST_DIGITS)
+        return cls(f"m{unit}" if small else unit, factor, decimals, ends)
+
+    def text(self, value: float) -> str:
+        """A value of the record, without its unit."""
+        for more in range(_MOST_DIGITS):
+            shown = self._rounded(self.factor * value, more)
+            read = float(shown.replace(",", ""))
+            bounds = [(b, self.factor * b) for b in self.apart_from]
+            if all((read < s, read > s) == (value < b, value > b) for b, s in bounds):
+                return shown
+        return repr(self.factor * value)
+
+    def _rounded(self, value: float, more: int) -> str:
+        if self.decimals is None or (value and abs(value) >= 1e9):
+            return _rounded(value, "", 4 + more)
+        if 0 < abs(value) < 0.5 * 10.0 ** -min(self.decimals + more, _MOST_DIGITS):
+            return f"{value:.{2 + more}g}"
+        grouped = "," if abs(value) >= 1e4 else ""
+        return f"{value:{grouped}.{self.decimals + more}f}"
+
+    def bound(self, low: float | None, high: float | None) -> str:
+        """A bound in this unit: `< 0.11 eV/atom`, `0.9 to 1.1`."""
+        ends = [None if end is None else f"{self.factor * end:.10g}" for end in (low, high)]
+        words = (
+            f"{ends[0]} to {ends[1]}"
+            if None not in ends
+            else f"< {ends[1]}"
+            if ends[0] is None
+            else f"> {ends[0]}"
+        )
+        return f"{words} {self.unit}".strip()
 
 
 def duration(seconds: float) -> str:

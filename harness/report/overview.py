@@ -72,6 +72,48 @@ def is_good(verdict: Verdict, meaning: Meaning | None) -> bool | None:
     return (verdict == Verdict.HELD) != (meaning == Meaning.WEAKNESS)
 
 
+def word(verdict: Verdict, meaning: Meaning | None) -> str:
+    """What a finding comes to, in the word that leads it: strength, weakness, yes, no, open."""
+    if verdict == Verdict.HELD:
+        return str(meaning) if meaning in (Meaning.STRENGTH, Meaning.WEAKNESS) else "yes"
+    return {Verdict.REFUTED: "no", Verdict.NOT_RUN: "not run"}.get(verdict, "open")
+
+
+MOST_HEADLINES = 8
+
+
+def headlines(claims: Iterable[Evidence]) -> list[Evidence]:
+    """The findings a report begins with, in the order of the checks: those that their claims name.
+
+    Which they are was written with the claims, before anything was measured. Of several folds the
+    first stands for all.
+    """
+    first: dict[tuple[str, str], Evidence] = {}
+    for e in claims:
+        if not e.control and e.headline.get(e.case):
+            first.setdefault((e.id, e.case), e)
+    return list(first.values())[:MOST_HEADLINES]
+
+
+def badge(dataset: str, claims: Iterable[Evidence]) -> tuple[str, str]:
+    """What kind of data these are, in a word for every corner of the page, and in a sentence.
+
+    Of a subset the share is that of the best covered claim about a whole fold.
+    """
+    if dataset == "embedded":
+        return "EMBEDDED", "small sets that come with the project; no official benchmark"
+    on_it = [e for e in claims if e.dataset == dataset and not e.control and e.fold is not None]
+    covered = [(e.coverage.get("of", 0), e.coverage.get("scored", 0)) for e in on_it]
+    of, scored = max(covered, default=(0, 0))  # of the most rows, the best covered
+    rows = f"at most {scored:,} of {of:,} rows of a fold were scored" if of else "no row was scored"
+    if dataset.startswith("matbench_") and "subset" not in dataset and scored == of:
+        return "OFFICIAL", f"every row of the official file: {rows}"
+    if dataset.startswith("matbench_"):
+        share = f" {100 * scored / of:.1f} %" if of else ""
+        return f"SUBSET{share}", f"a part of the official rows: {rows}"
+    return "OTHER", f"no official data set: {rows}"
+
+
 def counted(sentence: Sentence, model: str) -> str:
     """How its cases came out, and the rule: `held 2, refuted 1 of 3 cases (rule: any case)`.
 

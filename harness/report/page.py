@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,12 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.claims import Verdict
+from harness.claims import Kind, Verdict
 from harness.errors import DataError
 from harness.evidence import Evidence, Sentence, Session
 from harness.plots.style import VERDICT_COLOURS
 from harness.report import overview
-from harness.report.numbers import duration, in_milli, label, number, percent, share, times
+from harness.report.numbers import Scale, duration, label, percent, share, times
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -122,9 +123,11 @@ def write_page(folder: Path) -> Path:
 class _Figure:
     anchor: str
     caption: str
+    titled: bool
     data: str  # JSON that is safe inside a script element
     height_px: int
     wide: bool
+    first: str = ""  # anchor of the case that shows the same figure already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +137,10 @@ class _Gauge:
     low: float
     high: float
     dot: float
+    beyond: int  # -1 or 1 where the dot lies outside of the scale on that side
     bounds: tuple[float, ...]
     allowed: tuple[float, float]  # where the shaded band begins, and its width
+    ends: tuple[str, str]  # what the ends of the scale are
     words: str
 
 
@@ -146,6 +151,7 @@ class _Shown:
     record: Evidence
     anchor: str
     gauge: _Gauge | None
+    scale: Scale
     figures: tuple[_Figure, ...]
     details: dict[str, Any] | None  # a node, see _node
     about: bool  # the model under test
@@ -169,8 +175,12 @@ class _Shown:
         return self.record.ci_method == "exact"
 
     @property
+    def unit(self) -> str:
+        return self.scale.unit
+
+    @property
     def bound_text(self) -> str:
-        return f"{self.record.bound_text} {self.record.unit}".strip()
+        return self.scale.bound(self.record.bound_low, self.record.bound_high)
 
     @property
     def scored(self) -> int:
@@ -186,8 +196,23 @@ class _Shown:
 
     def shown(self, value: float) -> str:
         """A value of this record, kept apart from its bounds."""
+        return self.scale.text(value)
+
+    @property
+    def resolution(self) -> str:
+        """The smallest true difference that is found with 80 % power, two digits of it."""
+        found = self.record.resolution
+        return "" if found is None else f"{self.scale.factor * found:.2g} {self.unit}".strip()
+
+    @property
+    def of_allowed(self) -> str:
+        """How much of what is allowed an exact number takes up; empty where that says nothing."""
         record = self.record
-        return number(value, record.unit, (record.bound_low, record.bound_high))
+        if not self.exact or record.observed is None or record.bound_low is not None:
+            return ""
+        if not record.bound_high or record.bound_high < 0 or record.observed < 0:
+            return ""
+        return f"{percent(record.observed / record.bound_high)} of what is allowed"
 
     @property
     def why(self) -> str:
@@ -233,6 +258,20 @@ class _Shown:
         if resolutions is not None:
             words.append(f"{times(resolutions)} resolutions")
         return ", ".join(words)
+
+    @property
+    def headline(self) -> str:
+        """The sentence of a finding that stands first, see `Claim.headline`."""
+        return self.record.headline.get(self.record.case, "")
+
+    @property
+    def word(self) -> str:
+        return overview.word(self.record.verdict, self.record.meaning)
+
+    @property
+    def took(self) -> str:
+        """Empty where what it used had been computed for an earlier check."""
+        return duration(self.record.seconds) if self.record.seconds >= 0.05 else ""
 
     @property
     def variant(self) -> str:
@@ -292,30 +331,40 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
     model = str(info["model"])
     groups: dict[str, list[_Shown]] = {}
     for i, record in enumerate(session.claims):
+        anchor = _anchor(f"case {record.key}" if not record.control else f"control {i}", anchors)
         groups.setdefault(record.id, []).append(
             _Shown(
                 record=record,
-                anchor=_anchor(
-                    f"case {record.key}" if not record.control else f"control {i}", anchors
-                ),
+                anchor=anchor,
                 gauge=_gauge(record, frames),
-                figures=tuple(figures.load(name, record) for name in record.figures),
+                scale=_scale(record, frames),
+                figures=tuple(figures.load(name, record, anchor) for name in record.figures),
                 details=_node(record.details) if record.details else None,
                 about=overview.is_about(record, model),
             )
         )
+    by_record = {id(s.record): s for members in groups.values() for s in members}
     told = {sentence.id: sentence for sentence in session.sentences}
     found = [_section(shown, told.get(name), model, anchors) for name, shown in groups.items()]
     sections = [s for group in overview.GROUPS for s in found if s.group == group]
     controls = [s for section in sections for s in section.controls]
     cases = [s for section in sections for s in section.cases]
+    group_anchors = {group: _anchor(f"group {group}", anchors) for group in overview.GROUPS}
     return {
         "session": info,
+        "integrity_anchor": group_anchors[overview.INTEGRITY],
+        "badge": overview.badge(str(info["dataset"]), session.claims),
+        "headlines": [by_record[id(e)] for e in overview.headlines(session.claims)],
+        "families": _families(s for s in sections if s.group == overview.INTEGRITY),
+        "integrity": [s for s in cases if s.record.kind == Kind.INTEGRITY and s.ran],
+        "kinds": _kinds(sections),
+        "datasets": sorted({s.record.dataset for s in cases if s.ran and s.record.dataset}),
+        "cached": _cached(info),
         "took": duration(float(info["seconds"])),
         "started": _instant(str(info["started"])),
         "groups": [
             (
-                _anchor(f"group {group}", anchors),
+                group_anchors[group],
                 *(words.format(model=model) for words in GROUPS[group]),
                 [s for s in sections if s.group == group],
             )
@@ -345,6 +394,40 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
             if isinstance(info.get(key), Mapping) and info[key]
         ],
     }
+
+
+def _families(sections: Iterable[_Section]) -> list[tuple[str, list[_Section]]]:
+    """Integrity by family, the part of an id before its first dot."""
+    found: dict[str, list[_Section]] = {}
+    for section in sections:
+        if section.measured:
+            found.setdefault(section.id.partition(".")[0], []).append(section)
+    return list(found.items())
+
+
+def _kinds(sections: Sequence[_Section]) -> list[tuple[str, int, list[tuple[Verdict, int]]]]:
+    """Of findings, weaknesses and integrity: how many claims, and how their sentences came out."""
+    names = {
+        overview.FINDINGS: "findings",
+        overview.WEAKNESSES: "claimed weaknesses",
+        overview.INTEGRITY: "integrity checks",
+    }
+    rows = []
+    for group, name in names.items():
+        found = [s.sentence.verdict for s in sections if s.group == group and s.cases]
+        rows.append((name, len(found), [(v, found.count(v)) for v in Verdict if v in found]))
+    return [row for row in rows if row[1]]
+
+
+def _cached(info: Mapping[str, Any]) -> str:
+    """How many predictions were computed now and how many by earlier sessions; empty if unknown."""
+    store = info.get("store")
+    if not isinstance(store, Mapping) or not {"computed", "found"} <= set(store):
+        return ""
+    computed, found = int(store["computed"]), int(store["found"])
+    if not computed + found:
+        return ""
+    return f"{share(found, computed + found)} of {_grouped(computed + found)} predictions stored"
 
 
 def _not_run(shown: Iterable[_Shown]) -> list[tuple[str, list[_Shown]]]:
@@ -418,8 +501,8 @@ def _notices(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(
             (
                 f"This session was sampled: at most {_grouped(info['sample'])} rows a fold.",
-                "Intervals are wider than those of the whole fold; the resolution floor beside "
-                "each number says what so many rows can tell.",
+                "Intervals are wider than those of the whole fold; the resolution beside each "
+                "number says what so many rows find with 80 % power.",
             )
         )
     return found
@@ -437,64 +520,101 @@ def _inputs(records: Iterable[Evidence]) -> list[tuple[str, list[str]]]:
 
 # Intervals against bounds
 
-_Frame = tuple[float, float]
+
+@dataclass(frozen=True)
+class _Frame:
+    """The scale that all cases and controls of a claim share."""
+
+    low: float
+    high: float
+    is_log: bool
+    values: tuple[float, ...]  # what was observed
+
+    def place(self, x: float) -> float:
+        """Percent of the width from the left; outside of the scale below 0 or above 100."""
+        if self.is_log:
+            if x <= 0:
+                return -1.0
+            return 100 * math.log(x / self.low) / math.log(self.high / self.low)
+        return 100 * (x - self.low) / (self.high - self.low)
 
 
-def _frame_of(record: Evidence) -> _Frame | None:
-    if record.observed is None:
-        return None
-    ends = [
-        x
-        for x in (
-            record.observed,
-            record.ci_low,
-            record.ci_high,
-            record.bound_low,
-            record.bound_high,
-        )
-        if x is not None
-    ]
-    low, high = min(ends), max(ends)
-    margin = 0.18 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - margin, high + margin
+_DECADES = 30.0  # a claim whose numbers differ by so much is drawn on a logarithmic scale
 
 
-def _frames(records: Sequence[Evidence]) -> dict[int, _Frame]:
-    """One scale for the cases of a claim, so that they compare; its own for one that is far off."""
-    shared: dict[tuple[str, str], _Frame] = {}
-    own = {id(r): frame for r in records if (frame := _frame_of(r)) is not None}
-    for record in records:
-        if record.control or id(record) not in own:
-            continue
-        low, high = own[id(record)]
-        known = shared.setdefault((record.id, record.unit), (low, high))
-        shared[record.id, record.unit] = min(low, known[0]), max(high, known[1])
-    for record in records:
-        if id(record) in own and not record.control:
-            low, high = shared[record.id, record.unit]
-            if high - low <= 4 * (own[id(record)][1] - own[id(record)][0]):
-                own[id(record)] = low, high
-    return own
+def _ends_of(record: Evidence) -> list[float]:
+    ends = (record.observed, record.ci_low, record.ci_high, record.bound_low, record.bound_high)
+    return [x for x in ends if x is not None]
 
 
-def _gauge(record: Evidence, frames: Mapping[int, _Frame]) -> _Gauge | None:
+def _frames(records: Sequence[Evidence]) -> dict[tuple[str, str], _Frame]:
+    """By claim and unit: from the cases and the bounds; of controls alone from those."""
+    measured = [r for r in records if r.observed is not None]
+    observed: dict[tuple[str, str], list[float]] = {}
+    for record in measured:
+        if record.observed is not None and not record.control:
+            observed.setdefault((record.id, record.unit), []).append(record.observed)
+    ends: dict[tuple[str, str], list[float]] = {}
+    for record in measured:
+        if not record.control:
+            ends.setdefault((record.id, record.unit), []).extend(_ends_of(record))
+    for record in measured:
+        if (key := (record.id, record.unit)) not in ends:
+            ends[key] = _ends_of(record)
+    return {key: _frame(values, observed.get(key, ())) for key, values in ends.items()}
+
+
+def _frame(values: Sequence[float], observed: Sequence[float]) -> _Frame:
+    low, high = min(values), max(values)
+    if low > 0 and high > _DECADES * low:
+        return _Frame(low / 1.3, high * 1.3, True, tuple(observed))
+    margin = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    # a scale of what cannot be negative begins at zero where its numbers come near it
+    start = 0.0 if 0 <= low <= 2 * margin else low - margin
+    return _Frame(start, high + margin, False, tuple(observed))
+
+
+def _scale(record: Evidence, frames: Mapping[tuple[str, str], _Frame]) -> Scale:
+    """How its numbers are written: in one unit with those of the claim's other cases."""
+    frame = frames.get((record.id, record.unit))
+    return Scale.of(
+        (record.observed, record.ci_low, record.ci_high),
+        record.unit,
+        (record.bound_low, record.bound_high),
+        () if frame is None else frame.values,
+    )
+
+
+def _gauge(record: Evidence, frames: Mapping[tuple[str, str], _Frame]) -> _Gauge | None:
     if record.observed is None:
         return None
     observed = record.observed
-    low, high = frames[id(record)]
+    frame = frames[record.id, record.unit]
 
     def place(x: float | None) -> float:
-        return round(100 * ((observed if x is None else x) - low) / (high - low), 2)
+        return round(min(max(frame.place(observed if x is None else x), 0.0), 100.0), 2)
 
     start = 0.0 if record.bound_low is None else place(record.bound_low)
     end = 100.0 if record.bound_high is None else place(record.bound_high)
+    at = frame.place(observed)
+    scale = _scale(record, frames)
+    low, high = (f"{scale.factor * x:.3g}" for x in (frame.low, frame.high))
+    interval = (
+        "exact"
+        if record.ci_method == "exact"
+        else f"interval {scale.text(record.ci_low or 0.0)} to {scale.text(record.ci_high or 0.0)}"
+    )
     return _Gauge(
         low=place(record.ci_low),
         high=place(record.ci_high),
         dot=place(observed),
+        beyond=-1 if at < 0 else 1 if at > 100 else 0,
         bounds=tuple(place(b) for b in (record.bound_low, record.bound_high) if b is not None),
         allowed=(start, round(end - start, 2)),
-        words=f"{record.verdict}: interval against the bound {record.bound_text} {record.unit}",
+        ends=(low, high),
+        words=f"{record.verdict}: {scale.text(observed)}, {interval}, against the bound "
+        f"{scale.bound(record.bound_low, record.bound_high)}; scale from {low} to {high}"
+        f"{', logarithmic' if frame.is_log else ''}",
     )
 
 
@@ -507,8 +627,9 @@ class _Figures:
 
     folder: Path
     all: list[_Figure] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)  # data -> anchor of the case
 
-    def load(self, name: str, record: Evidence) -> _Figure:
+    def load(self, name: str, record: Evidence, case: str) -> _Figure:
         path = self.folder / name
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise DataError(
@@ -530,14 +651,19 @@ class _Figures:
         layout = layout if isinstance(layout, dict) else {}
         title = layout.get("title")
         title = title.get("text") if isinstance(title, dict) else title
+        data = _inside_script(figure)
+        first = self.seen.setdefault(data, case)
         found = _Figure(
             anchor=f"figure-{len(self.all) + 1}",
-            caption="" if title else _caption(name, record),
-            data=_inside_script(figure),
+            caption=_caption(name, record),
+            titled=bool(title),
+            first="" if first == case else first,
+            data=data,
             height_px=_pixels(layout.get("height"), 450),
             wide=_pixels(layout.get("width"), 0) > 660,
         )
-        self.all.append(found)
+        if not found.first:
+            self.all.append(found)
         return found
 
 
@@ -655,8 +781,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number,
-        "milli": in_milli,
         "duration": duration,
         "grouped": _grouped,
         "percent": percent,
@@ -677,10 +801,10 @@ def _style() -> str:
 
 
 def _plotly_js() -> str:
-    from plotly.offline import get_plotlyjs
-
+    """plotly.js for what our figures are made of (scatter, bar, heatmap): a third of all of it."""
+    text = _script("plotly-cartesian.min.js")
     # Inside a script element only these two sequences mean anything to an HTML parser.
-    return str(get_plotlyjs()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _policy(scripts: Iterable[str]) -> str:

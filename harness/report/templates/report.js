@@ -68,6 +68,7 @@
   const paper = { narrow: 320, wide: 660 }; // px
   let closed = [];
   addEventListener("beforeprint", () => {
+    if (!document.body.classList.contains("print-all")) return; // the summary has no figures
     closed = [...document.querySelectorAll("details:not([open])")];
     closed.forEach((details) => (details.open = true));
     for (const box of boxes) {
@@ -79,6 +80,48 @@
   addEventListener("afterprint", () => {
     closed.forEach((details) => (details.open = false));
     boxes.forEach((box) => (box.style.zoom = ""));
+  });
+
+  // The filter row: which rows of the tables are shown.
+  const form = document.querySelector(".filter");
+  const rows = [...document.querySelectorAll("[data-row]")];
+  const parts = (row) => (row.matches("[data-verdict]") ? [row] : [...row.querySelectorAll("[data-verdict]")]);
+  const sift = () => {
+    const [verdict, data, text] = ["verdict", "data", "text"].map(
+      (name) => form.querySelector(`[data-filter=${name}]`).value.trim(),
+    );
+    const fits = (part) =>
+      (!verdict || ` ${part.dataset.verdict} `.includes(` ${verdict} `)) &&
+      (!data || part.dataset.data === data);
+    let shown = 0;
+    for (const row of rows) {
+      const words = row.dataset.text.toLowerCase();
+      const named = text.toLowerCase().split(/\s+/).every((word) => words.includes(word));
+      const fitting = named ? parts(row).filter(fits) : [];
+      parts(row).forEach((part) => part !== row && (part.hidden = !fitting.includes(part)));
+      row.hidden = !fitting.length;
+      shown += fitting.length;
+    }
+    for (const whole of document.querySelectorAll("[data-whole]")) {
+      const own = rows.filter((row) => row.dataset.part === whole.dataset.whole);
+      whole.hidden = own.every((row) => row.hidden);
+    }
+    form.querySelector("output").textContent =
+      verdict || data || text ? `${shown} case${shown === 1 ? "" : "s"}` : "";
+  };
+  const every = (open) =>
+    document.querySelectorAll("details.case").forEach((details) => (details.open = open));
+  form.hidden = false;
+  form.addEventListener("input", sift);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("click", (event) => {
+    const what = event.target.dataset.do;
+    if (what) every(what === "expand");
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || /^(input|select|textarea)$/i.test(event.target.tagName)) return;
+    event.preventDefault();
+    form.querySelector("input").focus();
   });
 
   // A link into a closed case opens it.
