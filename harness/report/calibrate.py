@@ -77,7 +77,7 @@ def calibrate(
     tick = progress("calibrate", len(paths)) if progress else None
     rows = []
     for place, path in enumerate(paths):
-        key, units, bound = _read(path)
+        key, units, bound = read_units(path)
         rows.append(_row(key, units, bound, trials, np.random.default_rng([seed, place])))
         if tick:
             tick(1)
@@ -107,7 +107,7 @@ def render(rows: list[Row]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _read(path: Path) -> tuple[str, Units, np.ndarray]:
+def read_units(path: Path) -> tuple[str, Units, np.ndarray]:
     """Key, units, and the ends of the claim's bound, NaN where it has none."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -116,7 +116,7 @@ def _read(path: Path) -> tuple[str, Units, np.ndarray]:
             )
             bound = np.asarray(file["bound"], dtype=np.float64)
             key = str(file["key"])
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # zipfile answers damage with many kinds
         raise DataError(f"{path} is no file of units ({error}). Run the session again.") from None
     if units.sums.ndim != 2 or units.sums.shape[1] == 0 or bound.shape != (2,):
         raise DataError(
