@@ -84,7 +84,7 @@ class Witness:
             _raise_where_no_fault_is_told(found)
         else:
             found = _with_documented(found, self._recorder.documented.of(found))
-        self._keep_units(measurement, found)
+        found = replace(found, units=self._keep_units(measurement, found))
         _leave(self._item, found)
         return found
 
@@ -111,13 +111,17 @@ class Witness:
         if self._keep(path, json.dumps(drawn, allow_nan=False, separators=(",", ":"))):
             self._figures.append(path.as_posix())
 
-    def _keep_units(self, measurement: Measurement, found: Evidence) -> None:
-        """What the interval was drawn from, to draw it again: `calibrate` and `verify` do."""
+    def _keep_units(self, measurement: Measurement, found: Evidence) -> str:
+        """What the interval was drawn from, to draw it again: `calibrate` and `verify` do.
+
+        Returns:
+            The file's name; empty where there are no units, or no place for them.
+        """
         import numpy as np
 
         units = measurement.interval.units
         if units is None:
-            return
+            return ""
         bounds = [np.nan if end is None else end for end in (found.bound_low, found.bound_high)]
         content = io.BytesIO()
         np.savez_compressed(
@@ -129,7 +133,8 @@ class Witness:
             bound=np.array(bounds),
         )
         folder = Path("units") / "controls" if found.control else Path("units")
-        self._keep(folder / f"{self._stem()}.npz", content.getvalue())
+        path = folder / f"{self._stem()}.npz"
+        return path.as_posix() if self._keep(path, content.getvalue()) else ""
 
     def _keep(self, path: Path, content: str | bytes) -> bool:
         """Write a file beside the evidence and tell its hash; a full disk costs the file alone."""
@@ -532,7 +537,7 @@ class _Collector:
                 signal.signal(number, handler)
 
     @pytest.hookimpl(trylast=True, specname="pytest_sessionfinish")
-    def end(self, session: pytest.Session) -> None:
+    def pytest_end(self, session: pytest.Session) -> None:
         """After all who have something to add, before what was found is shown."""
         recorder = self._recorder
         if recorder.begun:
