@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from harness.claims import Interval
-from harness.errors import DataError
+from harness.errors import CannotResolve, DataError
 
 N_RESAMPLES = 2000
 # 1.96 (two-sided 95 %) + 0.84 (80 % power): a true difference of so many standard errors is found
@@ -139,7 +139,8 @@ def bootstrap(
         seed: of the resampling; the same call gives the same interval.
         unit: what a cluster is, for the record.
     Raises:
-        DataError: fewer than two clusters, lengths differ, or a value is not finite.
+        CannotResolve: fewer than two clusters.
+        DataError: lengths differ, or a value is not finite.
     Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and
         11 to 13.
     """
@@ -152,7 +153,7 @@ def bootstrap(
         raise DataError(f"{len(bad)} of {n} values are not finite, first at row {bad[0]}")
     labels, owner = np.unique(np.asarray(clusters), return_inverse=True)
     if len(labels) < 2:
-        raise DataError(
+        raise CannotResolve(
             f"{n} rows in {len(labels)} cluster(s): an interval needs at least two independent "
             f"{unit}. Score more rows."
         )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import DataError
+from harness.errors import CannotResolve, DataError
 from harness.models import alignment
 from harness.models.alignment import NO_REFERENCES, References, refit, refit_settings
 
@@ -63,14 +63,14 @@ def test_no_references_leave_total_energies_as_they_are():
 
 
 def test_a_refit_on_nothing_is_refused():
-    with pytest.raises(DataError, match="0 training rows"):
+    with pytest.raises(CannotResolve, match="an energy for none of the training rows"):
         refit(np.empty(0), np.empty(0), np.empty((0, 118)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_refit_on_a_value_that_is_not_finite_is_refused(bad):
     rows = compositions({11: 1}, {11: 1})
-    says = "2 training rows, 1 of them not finite: a refit needs at least one row and only finite"
+    says = "1 of 2 training rows are not finite, and a refit takes finite energies only"
     for total, target in (((bad, 1.0), (0.0, 0.0)), ((1.0, 1.0), (0.0, bad))):
         with pytest.raises(DataError, match=says):
             refit(np.array(total), np.array(target), rows)

@@ -17,7 +17,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from harness.errors import DataError
+from harness.errors import CannotResolve, DataError
 
 ALIGNMENTS = ("mp2020", "self", "refit")
 ENGINE = "1"  # of the refit: raise it when a change here moves an energy
@@ -73,16 +73,22 @@ def refit(
         target_ev_per_atom: (n,) finite formation energies of the same rows.
         compositions: (n, 118) element counts of the same rows.
     Raises:
-        DataError: no rows, or a value that is not finite.
+        CannotResolve: no rows.
+        DataError: a value that is not finite.
     """
     from scipy.sparse import csc_array
     from sklearn.linear_model import QuantileRegressor
 
     shift = np.asarray(total_ev_per_atom) - np.asarray(target_ev_per_atom)
-    if len(shift) == 0 or not np.isfinite(shift).all():
+    if len(shift) == 0:
+        raise CannotResolve(
+            "the subject has an energy for none of the training rows, and a refit of the elements' "
+            "energies needs at least one. Score rows of elements that it knows."
+        )
+    if not np.isfinite(shift).all():
         raise DataError(
-            f"{len(shift)} training rows, {int((~np.isfinite(shift)).sum())} of them not finite: a "
-            "refit needs at least one row and only finite energies"
+            f"{int((~np.isfinite(shift)).sum())} of {len(shift)} training rows are not finite, and "
+            "a refit takes finite energies only"
         )
     fractions = compositions / compositions.sum(axis=1, keepdims=True)
     seen = np.flatnonzero((fractions > 0).any(axis=0))
