@@ -7,8 +7,10 @@ from those nobody asked for.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +127,7 @@ class Scored:
             inputs={**other.inputs, **measured.inputs},
             details={
                 **measured.details,
+                "predictions_sha256": self.predictions_sha256,  # also of rows the other lacks
                 "mae_of": {
                     self.model: float(my_error.mean()),
                     other.model: float(their_error.mean()),
@@ -210,7 +213,14 @@ class Scored:
         source = f"the refit's own error, {groups} groups"
         return with_variance(interval, variance, groups - 1, source=source)
 
+    @cached_property
+    def predictions_sha256(self) -> str:
+        """Of ids and predictions: claims that give them one name must have measured one thing."""
+        ids = "\n".join(self.ids.tolist()).encode()
+        return hashlib.sha256(ids + self.predicted_ev_per_atom.tobytes()).hexdigest()
+
     def _measure(self, quantity: str, interval: Interval) -> Measurement:
+        require_rows(interval, self.formulas, quantity)
         return Measurement(
             quantity=quantity,
             interval=interval,
@@ -222,7 +232,21 @@ class Scored:
             excluded=self.excluded,
             absent=self.absent,
             inputs=self.inputs,
-            details=self.details,
+            details={**self.details, "predictions_sha256": self.predictions_sha256},
+        )
+
+
+def require_rows(interval: Interval, formulas: np.ndarray, quantity: str) -> None:
+    """Refuse an interval over other rows than were scored, or over other units than their formulas.
+
+    Raises:
+        DataError: more or fewer rows or units, such as rows drawn twice or as if independent.
+    """
+    units = len(formulas) if interval.is_exact else len(np.unique(formulas))
+    if (interval.n, interval.n_clusters) != (len(formulas), units):
+        raise DataError(
+            f"{quantity}: {len(formulas)} rows of {units} formulas were scored, and the interval "
+            f"is over {interval.n} rows in {interval.n_clusters} units; draw it over what is scored"
         )
 
 

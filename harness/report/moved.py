@@ -49,7 +49,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     if config.option.collectonly:
         return
-    moved = [*recorder.notes.get("moved", ()), *all_moved(config.stash[PINS], recorder.evidence)]
+    own = {recorder.context.dataset, recorder.context.training_dataset}
+    moved = [
+        *recorder.notes.get("moved", ()),
+        *all_moved(config.stash[PINS], recorder.evidence, own),
+    ]
     recorder.notes["moved"] = moved
     config.stash[_MOVED] = moved
     if moved and session.exitstatus == pytest.ExitCode.OK:

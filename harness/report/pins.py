@@ -145,23 +145,19 @@ def _entry(found: Evidence) -> dict[str, Any]:
     """What is pinned of a record."""
     numbers = (found.observed, found.ci_low, found.ci_high)
     entry: dict[str, Any] = {
-        name: float(f"{value or 0.0:.9g}") for name, value in zip(NUMBERS, numbers, strict=True)
+        name: float(f"{value or 0.0:.7g}") for name, value in zip(NUMBERS, numbers, strict=True)
     }
-    entry |= {
-        "bound": f"{found.bound_text} {found.unit}".strip(),
-        "rows": f"{found.coverage.get('scored', 0)} of {found.coverage.get('of', 0)}",
-        "n": found.n,
-        "units": found.n_clusters,
-        "method": found.ci_method,
-    }
+    entry["bound"] = f"{found.bound_text} {found.unit}".strip()
+    entry["rows"] = f"{found.coverage.get('scored', 0)} of {found.coverage.get('of', 0)}"
+    if found.control:  # what it was made from stands with its claim
+        return {**entry, "fault": found.fault}
+    entry |= {"n": found.n, "units": found.n_clusters, "method": found.ci_method}
     lost = {**found.excluded, **{f"absent: {why}": n for why, n in found.absent.items()}}
     entry |= {"lost": lost} if lost else {}
-    entry |= {"inputs": {name: sha[:12] for name, sha in found.inputs.items()}}
+    entry["inputs"] = {name: sha[:12] for name, sha in found.inputs.items()}
     if settings := _settings(found.details):
-        entry["settings"] = hashlib.sha256(
-            json.dumps(settings, sort_keys=True, default=str).encode()
-        ).hexdigest()[:12]
-    entry |= {"fault": found.fault} if found.control else {}
+        text = json.dumps(settings, sort_keys=True, default=str)
+        entry["settings"] = hashlib.sha256(text.encode()).hexdigest()[:12]
     return entry
 
 
@@ -180,13 +176,15 @@ def _settings(details: Mapping[str, Any]) -> Any:
 
 
 def _scale(known: Mapping[str, Any], found: Evidence) -> float:
-    """What a share of is allowed: half of the interval, else the bound's margin, else itself."""
+    """What a share of is allowed: half of the interval; of an exact number the bound's margin, or
+    how far beyond it lies."""
     half = (float(known["high"]) - float(known["low"])) / 2
     if half > 0:
         return half
-    ends = found.ends
-    margin = (ends[1] - ends[0]) / 2 if len(ends) == 2 else abs(found.bound or 0.0)
-    return margin or abs(float(known["observed"]))
+    observed, ends = float(known["observed"]), found.ends
+    margin = (ends[1] - ends[0]) / 2 if len(ends) == 2 else abs(ends[0]) if ends else 0.0
+    beyond = abs(observed - found.bound) if found.refuted and found.bound is not None else 0.0
+    return max(margin, beyond) or abs(observed)
 
 
 _COUNT = re.compile(r"\d+")
@@ -256,19 +254,44 @@ def altered(pins: Pins, catalogue: Sequence[Mapping[str, Any]], whole: Sequence[
 # --- one session
 
 
-def all_moved(pins: Pins, session: Sequence[Evidence]) -> list[str]:
-    """What moved in the records of a session, and where they contradict one another."""
+def all_moved(pins: Pins, session: Sequence[Evidence], own_data: Iterable[str]) -> list[str]:
+    """What moved in the records of a session, and where they contradict one another.
+
+    Args:
+        own_data: the sets of data that the session is about: what is known on them was measured on
+            them, and not on others.
+    """
     moved = [words for found in session if (words := pins.moved(found))]
-    return moved + list(disagreeing(session))
+    return [*moved, *_elsewhere(pins, session, set(own_data)), *disagreeing(session)]
+
+
+def _elsewhere(pins: Pins, session: Sequence[Evidence], own_data: set[str]) -> Iterator[str]:
+    """Records of what is known on the session's own data, but that name other data, or another
+    subject of which nothing is known."""
+    for found in session:
+        if not _is_measured(found) or name_of(found) in pins.table(found):
+            continue
+        for (size, subject, data), table in pins.records.items():
+            is_same = size == found.size and (subject == found.subject or data == found.dataset)
+            if is_same and data in own_data and name_of(found) in table:
+                yield (
+                    f"{name_of(found)} is known of {subject} on {data}, and was measured of "
+                    f"{found.subject} on {found.dataset}"
+                )
 
 
 def unlike(pins: Pins, session: Session) -> Iterator[str]:
     """All that a session, read from its folder, has otherwise than it is on record."""
     yield from altered(pins, session.session.get("catalogue", ()), whole=())
-    yield from all_moved(pins, session.claims)
+    yield from all_moved(pins, session.claims, _own_data(session))
     for found in session.claims:
         if pins.unpinned(found):
             yield f"{name_of(found)} on {found.dataset}: no number is on record for it"
+
+
+def _own_data(session: Session) -> set[str]:
+    names = (session.session.get("dataset"), session.session.get("training_dataset"))
+    return {name for name in names if name}
 
 
 def disagreeing(session: Iterable[Evidence]) -> Iterator[str]:
@@ -277,12 +300,13 @@ def disagreeing(session: Iterable[Evidence]) -> Iterator[str]:
     A record that was made from predictions carries their digest; claims that give one name to what
     they measured must have measured one thing.
     """
-    seen: dict[tuple[str, str, int | None], tuple[str, str]] = {}
+    seen: dict[tuple[str, str, int | None, str], tuple[str, str]] = {}
     for found in session:
         digest = found.details.get("predictions_sha256")
         if found.control or not isinstance(digest, str):
             continue
-        who = (found.model, found.dataset, found.fold)
+        settings = json.dumps(_settings(found.details), sort_keys=True, default=str)
+        who = (found.model, found.dataset, found.fold, settings)
         first, of_first = seen.setdefault(who, (digest, found.key))
         if first != digest:
             yield (
@@ -387,10 +411,14 @@ def pinned(pins: Pins, sessions: Sequence[Session], name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
 def _toml(value: Any) -> str:
     """A value as TOML has it, tables inline; JSON's strings and numbers are TOML's too."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in value.items()) + " }"
+        pairs = ((k if _BARE.fullmatch(k) else _toml(k), _toml(v)) for k, v in value.items())
+        return "{ " + ", ".join(f"{k} = {v}" for k, v in pairs) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.claims import Interval, Measurement
 from harness.errors import DataError
-from harness.scores import Scored
+from harness.scores import Scored, require_rows
 from harness.statistics import bootstrap, ratio_of_sums
 from harness.store import row_digest
 
@@ -153,6 +153,7 @@ class EnsembleResult:
         return np.stack([np.abs(errors[list(choice)].mean(axis=0)) for choice in choices])
 
     def _measure(self, quantity: str, interval: Interval, **details: object) -> Measurement:
+        require_rows(interval, self.mean.formulas, quantity)
         maes = np.abs(self.errors_ev_per_atom).mean(axis=1)
         return Measurement(
             quantity=quantity,
@@ -167,6 +168,7 @@ class EnsembleResult:
             inputs=self.mean.inputs,
             details={
                 **self.mean.details,
+                "predictions_sha256": self.mean.predictions_sha256,
                 "mae_of_members": maes.tolist(),
                 "mae_of_mean": float(np.abs(self.mean.error_ev_per_atom).mean()),
                 "mean_spread_ev_per_atom": float(self.spread_ev_per_atom.mean()),

@@ -16,6 +16,7 @@ from harness.claims import Interval, Measurement
 from harness.data.dataset import Dataset, Fold
 from harness.errors import ConfigError, DataError
 from harness.models.protocol import Identity
+from harness.scores import require_rows
 from harness.statistics import (
     Statistic,
     bootstrap,
@@ -149,6 +150,8 @@ class LearningCurveResult:
         if not small:
             raise ConfigError(f"no size up to {up_to} among {sizes}")
         caught_up = self.caught_up_at(mine, other)
+        for ratio in small:
+            require_rows(ratio, self.formulas, f"MAE of {mine} over {other}")
         return Measurement(
             quantity=f"MAE of {mine} over {other}, largest ratio up to N = {sizes[len(small) - 1]}",
             interval=largest(small),

@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.claims import Interval, Measurement
 from harness.errors import ConfigError, DataError
-from harness.scores import Scored
+from harness.scores import Scored, require_rows
 from harness.statistics import bootstrap
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ class LeverResult:
         first = self.baseline[0]
         change = self.levered.predicted_ev_per_atom - first.predicted_ev_per_atom
         interval = bootstrap(np.abs(change), first.formulas)
+        require_rows(interval, first.formulas, self.lever.name)
         gain = self.levered.mae_minus(first).interval
         return Measurement(
             quantity=f"mean change of predictions by {self.lever.name}",

@@ -24,7 +24,7 @@ from harness.errors import ConfigError, DataError, NotAvailable
 from harness.models.alignment import NO_REFERENCES, References
 from harness.models.protocol import Identity, Model, Prediction
 from harness.scores import Scored
-from harness.store import MakeProgress, PredictionStore, refit_once
+from harness.store import MakeProgress, PredictionStore, refit_once, row_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,11 @@ class ZeroShotResult:
             raise type(why)(str(why))
         dataset = self.fold.dataset
         references = self._references(alignment)
+        if {one.name for one in references} != {alignment}:
+            raise DataError(
+                f"the references of {alignment!r} are called {sorted({r.name for r in references})}"
+                ": a score under one alignment's name takes off that alignment's energies"
+            )
         aligned = self._aligned(references)
         excluded = dict(Counter(self.total.problems.values()))
         covered = np.isfinite(aligned)
@@ -100,7 +105,11 @@ class ZeroShotResult:
                 **references[0].inputs,
                 self.identity.name: self.identity.weights_sha256,
             },
-            details={**self.details, "alignment": alignment},
+            details={
+                **self.details,
+                "alignment": references[0].name,
+                "references_sha256": [row_digest(one.energies_ev_per_atom) for one in references],
+            },
             without_group_ev_per_atom=tuple(self._aligned(refits)[covered] for refits in without),
         )
 
