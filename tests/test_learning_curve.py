@@ -399,7 +399,7 @@ def test_a_toy_is_about_trials_and_about_no_potential(toy):
     assert (measured.subject, measured.model) == ("toy", "ridge, pretrained")
     assert (measured.scored, measured.of) == (12, 12)
     for found in (measured.interval, toy.ratio(3), toy.rmse(3, "scratch")):
-        assert found.method.startswith("studentised bootstrap over 12 trials")
+        assert found.method.startswith("jackknife and Student's t over 12 trials")
 
 
 def test_scaled_errors_are_a_planted_fault_of_one_anchor(toy):
