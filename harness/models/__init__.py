@@ -1,21 +1,25 @@
 """Subjects by name. To add one, write an adapter in this folder and give it a line below.
 
-Nothing heavy is imported until a model is loaded.
+A package of somebody else's adds its own under the entry point group `mlip_claims.models`:
+name -> a function from a device to a Model. Nothing heavy is imported until a model is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HarnessError, ModelError, NotAvailable
 from harness.models import ase, chgnet
 from harness.models.cards import Card
+from harness.models.foreign import others_warnings, words
 from harness.models.protocol import Identity, Model, Prediction
 
 __all__ = [
     "ASE",
     "CHECKPOINT",
     "DEVICES",
+    "ENTRY_POINTS",
     "MODELS",
     "Card",
     "Identity",
@@ -23,6 +27,7 @@ __all__ = [
     "Prediction",
     "check_name",
     "load_model",
+    "third_parties",
     "weights",
 ]
 
@@ -60,6 +65,7 @@ MODELS: dict[str, Callable[[str], Model]] = {
 ASE = "ase:package.module:Factory?key=value"  # any ASE calculator, see ase.py
 CHECKPOINT = "chgnet:PATH"  # a CHGNet of your own, see chgnet/weights.py
 DEVICES = ("auto", "cpu", "cuda")
+ENTRY_POINTS = "mlip_claims.models"  # the group
 
 
 def check_name(name: str, *, resolve: bool = False) -> None:
@@ -77,20 +83,26 @@ def check_name(name: str, *, resolve: bool = False) -> None:
             ase.resolve(spec)
     elif name.startswith(chgnet.PREFIX):
         chgnet.parse(name)
-    elif name not in MODELS:
+    elif name not in MODELS and name not in (others := third_parties()):
         raise ConfigError(
-            f"no model {name!r}; known: {', '.join(MODELS)}, {CHECKPOINT} or {ASE}. To add one, "
-            "write an adapter in harness/models/."
+            f"no model {name!r}; known: {', '.join([*MODELS, *others])}, {CHECKPOINT} or {ASE}. To "
+            "add one, write an adapter in harness/models/, or a package with the entry point "
+            f"{ENTRY_POINTS}."
         )
 
 
-def load_model(name: str, device: str = "auto") -> Model:
+def load_model(
+    name: str, device: str = "auto", *, python: str | None = None, alias: str | None = None
+) -> Model:
     """A pretrained potential, ready to predict.
 
     Args:
-        name: one of MODELS, `chgnet:PATH` for a checkpoint of yours, or
-            `ase:package.module:Factory?key=value` for any ASE calculator.
+        name: one of MODELS, `chgnet:PATH` for a checkpoint of yours,
+            `ase:package.module:Factory?key=value` for any ASE calculator, or one that an installed
+            package brings.
         device: `cpu`, `cuda`, or `auto` (a GPU where there is one).
+        python: the interpreter of another environment that holds the ASE calculator.
+        alias: what reports call it; where its predictions are stored does not depend on it.
     Raises:
         ConfigError: unknown name or device, or arguments that a calculator does not take.
         NotAvailable: its package, its weights or the device are absent; the message says how to
@@ -100,9 +112,47 @@ def load_model(name: str, device: str = "auto") -> Model:
     check_name(name)
     if device not in DEVICES:
         raise ConfigError(f"no device {device!r}; known: {', '.join(DEVICES)}")
-    if name in MODELS:
-        return MODELS[name](device)
-    return (chgnet.load_checkpoint if name.startswith(chgnet.PREFIX) else ase.load)(name, device)
+    if name.startswith(ase.PREFIX):
+        model: Model = ase.load(name, device, python)
+    elif python is not None:
+        raise ConfigError(f"{name}: another python is for {ASE}, not for {name}")
+    elif name.startswith(chgnet.PREFIX):
+        model = chgnet.load_checkpoint(name, device)
+    elif name in MODELS:
+        model = MODELS[name](device)
+    else:
+        model = _third_party(third_parties()[name], device)
+    if alias is not None:
+        try:
+            model.identity = model.identity.called(alias)  # type: ignore[misc]  # others only read
+        except AttributeError:
+            raise ConfigError(f"{name} cannot be called {alias!r}: its identity is fixed") from None
+    return model
+
+
+def third_parties() -> dict[str, EntryPoint]:
+    """Models that installed packages bring, by name; one of MODELS cannot be replaced so."""
+    return {found.name: found for found in entry_points(group=ENTRY_POINTS)}
+
+
+def _third_party(found: EntryPoint, device: str) -> Model:
+    whose = f"{found.name} of {found.dist.name if found.dist else found.value}"
+    try:
+        with others_warnings():
+            model = found.load()(device)
+    except HarnessError:
+        raise
+    except ImportError as error:
+        raise NotAvailable(f"{whose} lacks something ({words(error)}). Install it.") from error
+    except Exception as error:  # whatever others raise
+        raise ModelError(f"{whose} could not be loaded: {words(error)}.") from error
+    if not isinstance(model, Model) or model.identity.name != found.name:
+        raise ModelError(
+            f"{whose} gives a {type(model).__name__}, which is no subject of that name: it needs "
+            "identity (with this name), elements, card, plan, predict and energies, as in "
+            "harness/models/protocol.py."
+        )
+    return model
 
 
 def weights() -> dict[str, str]:

@@ -13,7 +13,7 @@ one of them; the factory sees none of these.
 `ase_worker.py` makes the calculator and asks it, here or in processes that `remote.py` starts: of
 another interpreter where one is named, and several where that pays.
 
-Public: AseModel, AseSpec, PREFIX, parse, resolve, load.
+Public: AseModel, AseSpec, PREFIX, parse, resolve, load, subject.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 
 from harness.data.elements import SYMBOLS
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
-from harness.models.ase_worker import HOW, METHODS, Refused, make
+from harness.models.ase_worker import HOW, METHODS, Refused, hold, make
 from harness.models.ase_worker import resolve as _resolved
-from harness.models.cards import UNITS, Card, elements_named
+from harness.models.cards import DECLARABLE, UNITS, Card, elements_named, query_of
 from harness.models.foreign import check_properties, not_known, refuse
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
@@ -51,7 +50,6 @@ ATOMS_PER_BATCH = 1024  # of a calculator that takes a second for ten atoms: two
 Value = int | float | bool | str | list[Any] | dict[str, Any]
 _NAME = r"[A-Za-z_]\w*"
 _SPEC = re.compile(rf"(?P<module>{_NAME}(\.{_NAME})*):(?P<factory>{_NAME}(\.{_NAME})*)")
-_DECLARABLE = ("elements", "theory", "training_set", "energies", "dispersion", "properties")
 _RUN = {"threads": 1, "workers": 1, "timeout_seconds": 1e-3}  # how it runs: the least of each
 _TIMEOUT_SECONDS = 3600.0
 _MOVES_NO_NUMBER = ("workers", "timeout_seconds")
@@ -93,39 +91,15 @@ def parse(name: str) -> AseSpec:
     match = _SPEC.fullmatch(target)
     if not name.startswith(PREFIX) or match is None:
         raise ConfigError(f"{name!r} names no ASE calculator. {HOW}.")
-    arguments: dict[str, Value] = {}
-    declared: dict[str, str] = {}
-    run: dict[str, float] = {}
-    kept = []
-    for part in query.split("&") if query else []:
-        key, equals, text = part.partition("=")
-        known = declared if key.startswith("card.") else run if key in _RUN else arguments
-        short = key.removeprefix("card.")
-        if not equals or not re.fullmatch(_NAME, short):
-            raise ConfigError(f"{part!r} in {name!r} is no key=value. {HOW}.")
-        if short in known:
-            raise ConfigError(f"{key!r} is given twice in {name!r}; give it once")
-        if known is run:
-            run[key] = _how_it_runs(key, text)
-        elif known is declared:
-            if short not in _DECLARABLE:
-                raise ConfigError(
-                    f"{key!r} in {name!r} declares nothing; there are "
-                    f"{', '.join(f'card.{field}' for field in _DECLARABLE)}"
-                )
-            declared[short] = unquote(text)
-        else:
-            arguments[short] = _value(unquote(text))
-        kept += [] if key in _MOVES_NO_NUMBER else [part]
-    if "elements" in declared:
-        elements_named(declared["elements"])
+    asked, declared = query_of(name, f"{HOW}.", ("elements", *DECLARABLE, "properties"))
+    kept = [part for part in query.split("&") if part.partition("=")[0] not in _MOVES_NO_NUMBER]
     return AseSpec(
-        name=f"{PREFIX}{target}{'?' if kept else ''}{'&'.join(kept)}",
+        name=f"{PREFIX}{target}{'?' if any(kept) else ''}{'&'.join(kept)}",
         module=match["module"],
         factory=match["factory"],
-        arguments=arguments,
+        arguments={key: _value(text) for key, text in asked.items() if key not in _RUN},
         declared=declared,
-        run=run,
+        run={key: _how_it_runs(key, text) for key, text in asked.items() if key in _RUN},
     )
 
 
@@ -222,6 +196,29 @@ def load(name: str, device: str = "auto", python: str | None = None) -> AseModel
     )
 
 
+def subject(
+    calculator: Any, *, name: str, card: Card, settings: Mapping[str, str] | None = None
+) -> AseModel:
+    """A calculator that is there already as a subject, computed in this process.
+
+    Args:
+        calculator: of ASE's kind; torch's parameters in it are found and hashed.
+        name: what it is called and addressed by.
+        card: what it declares, properties among it.
+        settings: whatever else moves a number: a version, a file's hash.
+    """
+    held = hold(calculator)
+    return AseModel(
+        Here(held),
+        identity=Identity(
+            name=name,
+            weights_sha256=_known_by(held.facts),
+            settings={"engine": ENGINE, **held.facts["settings"], **(settings or {})},
+        ),
+        card=replace(card, parameters=held.facts["settings"]["parameters"]),
+    )
+
+
 @contextmanager
 def _refusals(who: str = "") -> Iterator[None]:
     """What a calculator's process refuses, as an error of the project."""
@@ -233,18 +230,24 @@ def _refusals(who: str = "") -> Iterator[None]:
 
 def _identity(spec: AseSpec, facts: Mapping[str, Any]) -> Identity:
     """Import path, arguments, versions, the code itself, its parameters and the files it names."""
-    settings = {
-        "engine": ENGINE,
-        **facts["settings"],
-        "elements": spec.declared.get("elements", ""),
-    }
-    known_by = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return Identity(
         name=spec.name,
-        weights_sha256=facts["parameters_sha256"]
-        or f"{known_by} of code and arguments: no parameters were found",
-        settings=settings,
+        weights_sha256=_known_by(facts),
+        settings={
+            "engine": ENGINE,
+            **facts["settings"],
+            "elements": spec.declared.get("elements", ""),
+        },
         stored_as=f"{PREFIX}{spec.module}:{spec.factory}",
+    )
+
+
+def _known_by(facts: Mapping[str, Any]) -> str:
+    """The hash of its parameters; where none were found of what else there is, and that it is."""
+    settings = json.dumps(facts["settings"], sort_keys=True)
+    code_and_arguments = hashlib.sha256(settings.encode()).hexdigest()
+    return facts["parameters_sha256"] or (
+        f"{code_and_arguments} of code and arguments: no parameters were found"
     )
 
 

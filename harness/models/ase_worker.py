@@ -22,7 +22,7 @@ output:
 An end of the input ends the program. Nothing is pickled. Whatever a calculator prints goes to the
 standard error.
 
-Public: Held, Refused, make, importable_folder, cores, send, receive, GREETING.
+Public: Held, Refused, make, hold, resolve, importable_folder, cores, send, receive, GREETING.
 """
 
 from __future__ import annotations
@@ -176,7 +176,13 @@ def make(request: Mapping[str, Any]) -> Held:
         if signature is not None and "device" in signature.parameters:
             arguments.setdefault("device", _chosen(request["device"]))
         calculator = _made(request, factory, arguments)
-        facts = _facts(request, factory, arguments, calculator)
+        settings = {
+            "factory": f"{request['module']}:{request['factory']}",
+            "arguments": json.dumps(dict(sorted(arguments.items()))),
+            "threads": str(request["threads"]),
+            **_files(arguments),
+        }
+        facts = _facts(request["module"], factory, calculator, settings)
     return Held(calculator, surroundings, facts)
 
 
@@ -307,31 +313,30 @@ def _ignored(calculator: Any, arguments: Mapping[str, Any]) -> list[str]:
 # --- what it is known by --------------------------------------------------------------------------
 
 
+def hold(calculator: Any) -> Held:
+    """A calculator that is there already, known by its class and its parameters."""
+    kind = type(calculator)
+    settings = {"class": f"{kind.__module__}:{kind.__qualname__}"}
+    return Held(calculator, facts=_facts(kind.__module__, kind, calculator, settings))
+
+
 def _facts(
-    request: Mapping[str, Any],
-    factory: Callable[..., Any],
-    arguments: Mapping[str, Any],
-    calculator: Any,
+    module: str, factory: Callable[..., Any], calculator: Any, settings: Mapping[str, str]
 ) -> dict[str, Any]:
     parameters = Parameters.of(calculator)
-    settings = {
-        "factory": f"{request['module']}:{request['factory']}",
-        "arguments": json.dumps(dict(sorted(arguments.items()))),
-        "package": _version(request["module"]),
-        "ase": importlib.metadata.version("ase"),
-        "code": _code_sha256(request["module"], factory),
-        "threads": str(request["threads"]),
-        "parameters": str(parameters),
-        **_files(arguments),
-    }
-    if parameters.sha256:
-        settings["torch"] = importlib.metadata.version("torch")
     return {
         "class": type(calculator).__name__,
         "implemented": list(calculator.implemented_properties),
         "parameters_sha256": parameters.sha256,
         "many": parameters.sha256 != "" and not parameters.on_gpu,
-        "settings": settings,
+        "settings": {
+            **settings,
+            "package": _version(module),
+            "ase": importlib.metadata.version("ase"),
+            "code": _code_sha256(module, factory),
+            "parameters": str(parameters),
+            **({"torch": importlib.metadata.version("torch")} if parameters.sha256 else {}),
+        },
     }
 
 

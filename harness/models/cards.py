@@ -1,13 +1,15 @@
 """What a subject declares about itself; `physics.declares-itself` holds it to that.
 
-Public: Card, UNITS, UNDECLARED, elements_named.
+Public: Card, UNITS, UNDECLARED, DECLARABLE, query_of, elements_named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -21,6 +23,7 @@ UNITS: Mapping[str, str] = {  # every subject's, whatever its own package uses
     "magmoms": "μB, magnitudes",
 }
 UNDECLARED = "not declared"
+DECLARABLE = ("theory", "training_set", "energies", "dispersion")  # by a name, of any weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,42 @@ class Card:
             "units": "; ".join(f"{name} {unit}" for name, unit in self.units.items()),
             "source": self.source or UNDECLARED,
         }
+
+
+def query_of(
+    name: str, how: str, declarable: Sequence[str] = DECLARABLE
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What stands behind the `?` of a subject's name: `key=value&card.theory=r2SCAN`.
+
+    Args:
+        how: how such a name is written.
+        declarable: fields of a card that it may declare.
+    Returns:
+        What is asked for, and what is declared (keys without `card.`), as texts; %26 has become &.
+    Raises:
+        ConfigError: a part is no key=value, a key stands twice, or what is declared is no field of
+            these or names no element.
+    """
+    asked: dict[str, str] = {}
+    declared: dict[str, str] = {}
+    query = name.partition("?")[2]
+    for part in query.split("&") if query else []:
+        key, equals, text = part.partition("=")
+        field = key.removeprefix("card.")
+        known = asked if field == key else declared
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", field):
+            raise ConfigError(f"{part!r} in {name!r} is no key=value. {how}")
+        if field in known:
+            raise ConfigError(f"{key!r} is given twice in {name!r}; give it once")
+        if known is declared and field not in declarable:
+            raise ConfigError(
+                f"{part!r} in {name!r} declares nothing; there are "
+                f"{', '.join(f'card.{one}' for one in declarable)}"
+            )
+        known[field] = unquote(text)
+    if "elements" in declared:
+        elements_named(declared["elements"])
+    return asked, declared
 
 
 def elements_named(text: str) -> frozenset[int]:
