@@ -99,6 +99,7 @@ class Evidence:
     versions: dict[str, str] = field(default_factory=dict)  # package -> version
     details: dict[str, Any] = field(default_factory=dict)
     figures: list[str] = field(default_factory=list)  # files beside evidence.json
+    units: str = ""  # file beside it with what the interval was drawn from; "" if it was not so
     seconds: float = 0.0
     reason: str = ""  # why it was not run, inconclusive, a placeholder; or what is known of it
     least_coverage: float = 0.5  # share of the rows asked for below which no verdict is given
@@ -283,7 +284,6 @@ class Evidence:
             subject=measurement.subject or measurement.model,
             inputs=dict(measurement.inputs),
             details=dict(measurement.details),
-            least_coverage=float(claim.least_coverage),
             never_applied=measurement.placeholder,
             counterexample=measurement.counterexample,
             unsettled=interval.unsettled,
@@ -351,6 +351,7 @@ def _words(claim: Claim) -> dict[str, Any]:
         "meaning": claim.meaning,
         "cases": claim.cases,
         "cannot_fail": claim.cannot_fail,
+        "least_coverage": float(claim.least_coverage),
         "headline": dict(claim.headline),
     }
 

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,9 @@ def verify(
     _made_again(found, folder, told)
     _kept_files(found, folder, told)
     _manifest(found, folder)
-    units = _units(found, folder)
     for record in session.claims:
         _judged(found, record)
-        _drawn(found, record, units)
+        _drawn(found, record, folder)
     _inputs(found)
     _in_the_code(found, checks)
     if rerun or recompute:
@@ -258,7 +257,11 @@ def _change(now: str, was: str) -> str:
 
 def _kept_files(found: Verified, folder: Path, told: Told) -> None:
     """Figures and units have the hashes that the journal names, and there are no others."""
-    tests = {name: record.test for record in found.session.claims for name in record.figures}
+    tests = {
+        name: record.test
+        for record in found.session.claims
+        for name in (*record.figures, record.units)
+    }
     there = {
         path.relative_to(folder).as_posix()
         for name in products.FOLDERS
@@ -277,9 +280,9 @@ def _kept_files(found: Verified, folder: Path, told: Told) -> None:
         else:
             found.files.append(words)
     for record in found.session.claims:
-        for name in record.figures:
-            if name not in told.files:
-                found.false(record.test, f"the journal knows no figure {name}")
+        for name in (*record.figures, record.units):
+            if name and name not in told.files:
+                found.false(record.test, f"the journal knows no {name}")
     for name in sorted(there - told.files.keys()):
         if not Path(name).name.startswith("."):  # what a killed writer left
             found.files.append(f"{name} is of no check of the session")
@@ -314,24 +317,7 @@ def _judged(found: Verified, record: Evidence) -> None:
         found.compared(record.test, "not run")
 
 
-_Kept = Mapping[tuple[str, bool], Sequence[tuple[str, Any, np.ndarray]]]
-
-
-def _units(found: Verified, folder: Path) -> _Kept:
-    """Key and whether of a control -> name, units and bound of every file of units."""
-    kept: dict[tuple[str, bool], list[tuple[str, Any, np.ndarray]]] = {}
-    for path in sorted((folder / "units").rglob("*.npz")):
-        name = path.relative_to(folder).as_posix()
-        try:
-            key, units, bound = calibrate.read_units(path)
-        except DataError as error:
-            found.files.append(f"{name}: {error}")
-            continue
-        kept.setdefault((key, path.parent.name == "controls"), []).append((name, units, bound))
-    return kept
-
-
-def _drawn(found: Verified, record: Evidence, kept: _Kept) -> None:
+def _drawn(found: Verified, record: Evidence, folder: Path) -> None:
     """Draw the interval again from its units."""
     if record.verdict == Verdict.NOT_RUN:
         return
@@ -339,16 +325,21 @@ def _drawn(found: Verified, record: Evidence, kept: _Kept) -> None:
         if not record.ci_low == record.observed == record.ci_high:
             found.false(record.test, "it is said to be exact and has an interval")
         found.compared(record.test, "exact")
-        return
-    mine = kept.get((record.key, record.control), ())
-    if not mine:
-        found.compared(record.test, "its interval has no units of its own")
-        return
-    wrong = [_unlike(record, units, bound) for _, units, bound in mine]
-    if all(wrong):  # of controls of one key any may be this one's
-        found.false(record.test, f"{mine[0][0]} gives other numbers: {wrong[0]}")
+    elif not record.units:
+        found.compared(record.test, "its interval was not drawn from one set of units")
     else:
-        found.compared(record.test, f"interval drawn again from {record.n_clusters} units")
+        try:
+            key, units, bound = calibrate.read_units(folder / record.units)
+        except DataError as error:
+            found.false(record.test, str(error))
+            return
+        wrong = _unlike(record, units, bound)
+        if key != record.key:
+            wrong = f"they are the units of {key}"
+        if wrong:
+            found.false(record.test, f"{record.units}: {wrong}")
+        else:
+            found.compared(record.test, f"interval drawn again from {record.n_clusters} units")
 
 
 def _unlike(record: Evidence, units: Any, bound: np.ndarray) -> str:
