@@ -21,8 +21,9 @@ from harness.data import DATASETS, auto_choice, cache_dir, load_dataset
 from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
 from harness.files import check_writable
-from harness.models import ASE, CHECKPOINT, DEVICES, MODELS, check_name, load_model
+from harness.models import ASE, CHECKPOINT, DEVICES, MODELS
 from harness.models.alignment import References
+from harness.models.subjects import Subject, chosen
 from harness.report.pins import PINS, load_pins
 from harness.report.recorder import RECORDER, Context, start_recording
 from harness.report.verdicts import load_documented
@@ -43,6 +44,7 @@ KnownReferences = dict[str, References | NotAvailable]
 CHECKS = Path(__file__).resolve().parent / "checks"  # also where a link leads here
 DEFAULT_MODEL = "chgnet-0.3.0"
 REFERENCE = pytest.StashKey[Geometries]()
+SUBJECT = pytest.StashKey[Subject]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +63,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"model under test: {', '.join(MODELS)}, a CHGNet of yours as {CHECKPOINT}, or any "
         f"ASE calculator as {ASE} (default: %(default)s; docs/models.md)",
+    )
+    group.addoption(
+        "--models",
+        type=Path,
+        metavar="FILE",
+        help="a models file (TOML): short names for --model, with kwargs, card and interpreter "
+        "(docs/models.md)",
+    )
+    group.addoption(
+        "--python",
+        metavar="PATH",
+        help="the interpreter of another environment, which computes an ASE calculator",
+    )
+    group.addoption(
+        "--name",
+        metavar="NAME",
+        help="what reports, documented verdicts and history call the model (default: its own name)",
     )
     group.addoption(
         "--device",
@@ -91,11 +110,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Wrong values fail before any work; recording starts if checks will run."""
-    name, sample = config.getoption("--model"), config.getoption("--sample")
+    sample = config.getoption("--sample")
     try:
-        check_name(name)
+        subject = chosen(
+            config.getoption("--model"),
+            models=config.getoption("--models"),
+            python=config.getoption("--python"),
+            alias=config.getoption("--name"),
+        )
     except ConfigError as error:
         raise pytest.UsageError(f"--model: {error}") from None
+    config.stash[SUBJECT] = subject
     if sample is not None and sample < 100:
         raise pytest.UsageError(
             f"--sample={sample}: give at least 100 rows, or no interval is narrow"
@@ -121,7 +146,7 @@ def pytest_configure(config: pytest.Config) -> None:
     context = Context(
         dataset=dataset,
         dataset_reason=reason,
-        model=name,
+        model=subject.name,
         device=device,
         size=Size(config.getoption("--size")),
         sample=sample,
@@ -136,8 +161,8 @@ def _named_can_be_loaded(config: pytest.Config, device: str) -> None:
     Raises:
         HarnessError: it is not.
     """
-    if (name := config.getoption("--model")) != DEFAULT_MODEL:
-        load_model(name, device)
+    if (subject := config.stash[SUBJECT]).model != DEFAULT_MODEL:
+        subject.load(device)
     if (dataset := config.getoption("--dataset")) != "auto":
         load_dataset(dataset)
 
@@ -274,18 +299,18 @@ def store(request: pytest.FixtureRequest) -> Iterator[PredictionStore]:
     if (address := request.config.getoption("--ray")) is not None:
         from harness.execute.ray import executor
 
-        device = request.config.stash[RECORDER].context.device
-        kept = PredictionStore(kept.root, executor(address, device=device))
+        config = request.config
+        device, subject = config.stash[RECORDER].context.device, config.stash[SUBJECT]
+        kept = PredictionStore(kept.root, executor(address, device=device, subject=subject))
     yield kept
     request.config.stash[RECORDER].notes["store"] = asdict(kept.traffic)
 
 
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> Model:
-    """The subject, as `--model` and `--device` chose it."""
-    return load_model(
-        request.config.getoption("--model"), request.config.stash[RECORDER].context.device
-    )
+    """The subject, as `--model` (with `--models`, `--python`, `--name`) and `--device` chose it."""
+    config = request.config
+    return config.stash[SUBJECT].load(config.stash[RECORDER].context.device)
 
 
 @pytest.fixture(scope="session")

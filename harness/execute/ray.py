@@ -14,8 +14,8 @@ import numpy as np
 
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.execute import Execute
-from harness.models import check_name, load_model
 from harness.models.protocol import Identity, Prediction
+from harness.models.subjects import Subject
 
 if TYPE_CHECKING:
     from harness.data.crystals import Crystals
@@ -27,8 +27,8 @@ AHEAD = 2  # batches in flight an actor: one computed, one on its way
 class _Worker:
     """Runs in an actor: the model, loaded once."""
 
-    def __init__(self, name: str, device: str) -> None:
-        self._model = load_model(name, device)
+    def __init__(self, subject: Subject, device: str) -> None:
+        self._model = subject.load(device)
 
     def identity(self) -> Identity:
         return self._model.identity
@@ -37,13 +37,16 @@ class _Worker:
         return self._model.predict(crystals, properties)
 
 
-def executor(address: str, *, device: str, workers: int | None = None) -> Execute:
+def executor(
+    address: str, *, device: str, workers: int | None = None, subject: Subject | None = None
+) -> Execute:
     """Connect to a cluster and compute batches there.
 
     Args:
         address: of a running cluster ("auto", "HOST:PORT", "ray://HOST:PORT"), or "local" to start
             one on this machine.
         device: what each worker computes on, "cpu" or "cuda".
+        subject: whose name says more than `load_model` takes: an alias, a path, an interpreter.
         workers: actors; by default one a GPU, or one for every four cores of the cluster.
     Raises:
         NotAvailable: ray is not installed.
@@ -83,10 +86,11 @@ def executor(address: str, *, device: str, workers: int | None = None) -> Execut
         properties: Sequence[str] = ("energy",),
     ) -> Iterator[Prediction]:
         name = model.identity.name
-        check_name(name)  # workers load it by name
+        asked = subject if subject and subject.name == name else Subject(name=name, model=name)
+        asked.check()  # workers load it by what it stands for
         if name not in actors:
             remote = ray.remote(_Worker).options(max_restarts=3, max_task_retries=3, **each)
-            actors[name] = [remote.remote(name, device) for _ in range(count)]
+            actors[name] = [remote.remote(asked, device) for _ in range(count)]
             for identity in ray.get([actor.identity.remote() for actor in actors[name]]):
                 if identity != model.identity:
                     raise ModelError(

@@ -72,6 +72,8 @@ class Subject:
 
 def called(model: str) -> str:
     """A name of `load_model` as reports have it: without what moves no number."""
+    if model.startswith(chgnet.PREFIX):
+        return f"{chgnet.PREFIX}{chgnet.parse(model).path.name}"
     return ase.parse(model).name if model.startswith(ase.PREFIX) else model
 
 

@@ -52,7 +52,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     own = {recorder.context.dataset, recorder.context.training_dataset}
     moved = [
         *recorder.notes.get("moved", ()),
-        *all_moved(config.stash[PINS], recorder.evidence, own),
+        *all_moved(config.stash[PINS], recorder.evidence, own, recorder.context.model),
     ]
     recorder.notes["moved"] = moved
     config.stash[_MOVED] = moved

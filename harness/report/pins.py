@@ -80,7 +80,7 @@ class Within(NamedTuple):
 
     half_widths: float  # as a share of the interval's half-width, else of the bound's margin
     reason: str
-    rows: float = 0.0  # counts of rows and units, as a share of them
+    rows: float = 0.0  # counts of rows and units, as a share of all rows
 
 
 DEFAULT = {"*": Within(0.02, "the same code on the same rows: what roundings leave")}
@@ -120,7 +120,7 @@ class Pins:
         ]
         for name in sorted((set(known) | set(now)) - set(NUMBERS)):
             before, after = known.get(name), now.get(name)
-            if before != after and not _counts_alike(before, after, within.rows):
+            if before != after and not _counts_alike(before, after, within.rows * found.n):
                 said.append(f"{name} {_shown(before)} -> {_shown(after)}")
         return f"{name_of(found)} on {found.dataset}: {'; '.join(said)}" if said else ""
 
@@ -190,15 +190,15 @@ def _scale(known: Mapping[str, Any], found: Evidence) -> float:
 _COUNT = re.compile(r"\d+")
 
 
-def _counts_alike(before: Any, after: Any, share: float) -> bool:
-    """Whether two words or tables differ in counts alone, and in none by more than a share."""
-    if share == 0 or type(before) is not type(after):
+def _counts_alike(before: Any, after: Any, rows: float) -> bool:
+    """Whether two words or tables differ in counts alone, and in none by more than so many rows."""
+    if rows == 0 or type(before) is not type(after):
         return False
     words = [json.dumps(value, sort_keys=True) for value in (before, after)]
     if _COUNT.sub("", words[0]) != _COUNT.sub("", words[1]):
         return False
     pairs = zip(*(map(int, _COUNT.findall(text)) for text in words), strict=True)
-    return all(abs(a - b) <= share * max(a, b) for a, b in pairs)
+    return all(abs(a - b) <= rows for a, b in pairs)
 
 
 def _shown(value: Any) -> str:
@@ -254,28 +254,35 @@ def altered(pins: Pins, catalogue: Sequence[Mapping[str, Any]], whole: Sequence[
 # --- one session
 
 
-def all_moved(pins: Pins, session: Sequence[Evidence], own_data: Iterable[str]) -> list[str]:
+def all_moved(
+    pins: Pins, session: Sequence[Evidence], own_data: Iterable[str], model: str
+) -> list[str]:
     """What moved in the records of a session, and where they contradict one another.
 
     Args:
+        model: the one under test; what is known of others says nothing about it.
         own_data: the sets of data that the session is about: what is known on them was measured on
             them, and not on others.
     """
     moved = [words for found in session if (words := pins.moved(found))]
-    return [*moved, *_elsewhere(pins, session, set(own_data)), *disagreeing(session)]
+    return [*moved, *_elsewhere(pins, session, set(own_data), model), *disagreeing(session)]
 
 
-def _elsewhere(pins: Pins, session: Sequence[Evidence], own_data: set[str]) -> Iterator[str]:
+def _elsewhere(
+    pins: Pins, session: Sequence[Evidence], own_data: set[str], model: str
+) -> Iterator[str]:
     """Records of what is known on the session's own data, but that name other data, or another
     subject of which nothing is known."""
     for found in session:
-        if not _is_measured(found) or name_of(found) in pins.table(found):
+        if found.control or not _is_measured(found) or found.key in pins.table(found):
             continue
         for (size, subject, data), table in pins.records.items():
             is_same = size == found.size and (subject == found.subject or data == found.dataset)
-            if is_same and data in own_data and name_of(found) in table:
+            if subject != model and found.subject == model:
+                continue  # another model
+            if is_same and data in own_data and found.key in table:
                 yield (
-                    f"{name_of(found)} is known of {subject} on {data}, and was measured of "
+                    f"{found.key} is known of {subject} on {data}, and was measured of "
                     f"{found.subject} on {found.dataset}"
                 )
 
@@ -283,7 +290,8 @@ def _elsewhere(pins: Pins, session: Sequence[Evidence], own_data: set[str]) -> I
 def unlike(pins: Pins, session: Session) -> Iterator[str]:
     """All that a session, read from its folder, has otherwise than it is on record."""
     yield from altered(pins, session.session.get("catalogue", ()), whole=())
-    yield from all_moved(pins, session.claims, _own_data(session))
+    model = str(session.session.get("model", ""))
+    yield from all_moved(pins, session.claims, _own_data(session), model)
     for found in session.claims:
         if pins.unpinned(found):
             yield f"{name_of(found)} on {found.dataset}: no number is on record for it"
