@@ -70,7 +70,7 @@ def read_structures(path: Path) -> StructureFile:
         found = (readers or [_others])[0](path)
     except DataError as error:
         text = str(error)
-        if path.name in text:
+        if text.startswith((path.name, str(path))):
             raise
         raise DataError(f"{path.name}: {text}") from error
     except HarnessError:
@@ -185,56 +185,55 @@ _OPERATIONS = (
 
 
 def _cif(path: Path) -> StructureFile:
+    bodies = re.split(r"^\s*data_", _text(path), flags=re.MULTILINE)[1:]
+    with_atoms = [
+        body for body in bodies if re.search(r"^\s*_atom_site_", body, re.MULTILINE | re.IGNORECASE)
+    ]
+    structures, names, remarks = [], [], set[str]()
+    for body in with_atoms:  # one at a time: two may have one name, and each has its own formula
+        header = (body.split(maxsplit=1) or [""])[0]
+        name = path.name if len(with_atoms) == 1 else f"{path.name}, block {header}"
+        structure, said = _block(body, name)
+        structures.append(structure)
+        names.append(name)
+        remarks |= said
+    crystals = Crystals.from_structures(structures, name=names.__getitem__)
+    return _without_forces(crystals, tuple(sorted(remarks)))
+
+
+def _block(body: str, name: str) -> tuple[Structure, set[str]]:
+    """The one structure of a data block, every site of it, and what the reader remarks."""
     from pymatgen.io.cif import CifParser
 
-    text = _text(path)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        parser = CifParser.from_str(text)
-        blocks = {
-            header: block
-            for header, block in parser.as_dict().items()
-            if any(key.lower().startswith("_atom_site_") for key in block)
-        }
-        for header, block in blocks.items():
-            _check_sites(header, block)
-        structures: Sequence[Structure] = parser.parse_structures(
-            primitive=False, on_error="ignore"
-        )
-    n_blocks = len(
-        [
-            body
-            for body in re.split(r"^\s*data_", text, flags=re.MULTILINE)[1:]
-            if re.search(r"^\s*_atom_site_", body, flags=re.MULTILINE | re.IGNORECASE)
-        ]
-    )
-    if len(structures) != n_blocks:
+        parser = CifParser.from_str(f"data_{body}")
+        blocks = list(parser.as_dict().values())
+        for block in blocks:
+            _check_sites(name, block)
+        found = parser.parse_structures(primitive=False, on_error="raise") if blocks else []
+    if len(found) != 1:
         raise DataError(
-            f"it has {n_blocks} data blocks with atoms, and {len(structures)} can be read "
-            f"({_short(' '.join(getattr(parser, 'warnings', [])))}). Correct the others, give each "
-            "block a name of its own, or remove those that are no crystal."
+            f"{name} has sites, and {len(found)} structures can be read of them. Correct the "
+            "block, or remove it if it is no crystal."
         )
-    for (header, block), structure in zip(blocks.items(), structures, strict=True):
-        announced = {_element(symbol) for symbol in _symbols(block)}
-        there = {site.symbol for site in structure.composition.elements}
-        if announced != {SYMBOLS[NUMBERS[s] - 1] if s in NUMBERS else s for s in there}:
-            raise DataError(
-                f"block {header} lists sites of {sorted(map(str, announced))}, and those of "
-                f"{sorted(there)} are read. Correct its symbols."
-            )
-        if "implicit_hydrogens" in structure.site_properties:
-            raise DataError(
-                f"block {header} has hydrogen without coordinates. Give every atom its place."
-            )
-    remarks = sorted({str(one.message) for one in said if issubclass(one.category, UserWarning)})
+    structure: Structure = found[0]
+    announced = {_element(symbol) for symbol in _symbols(blocks[0])}
+    there = {site.symbol for site in structure.composition.elements}
+    if announced != {SYMBOLS[NUMBERS[s] - 1] if s in NUMBERS else s for s in there}:
+        raise DataError(
+            f"{name} lists sites of {sorted(map(str, announced))}, and those of {sorted(there)} "
+            "are read. Correct its symbols."
+        )
+    if "implicit_hydrogens" in structure.site_properties:
+        raise DataError(f"{name} has hydrogen without coordinates. Give every atom its place.")
+    remarks = {str(one.message) for one in said if issubclass(one.category, UserWarning)}
     if wrong := [r for r in remarks if r.startswith(("Incorrect stoichiometry", "Missing elem"))]:
         raise DataError(
-            f"its sites are not what its formula says ({_short(wrong[0])}). Correct the formula, "
-            "or add the sites."
+            f"{name}: its sites are not what its formula says ({_short(wrong[0])}). Correct the "
+            "formula, or add the sites."
         )
-    names = [path.name if len(blocks) == 1 else f"{path.name}, block {h}" for h in blocks]
-    crystals = Crystals.from_structures(structures, name=names.__getitem__)
-    return _without_forces(crystals, tuple(remarks))
+    return structure, remarks
 
 
 def _symbols(block: Mapping[str, Any]) -> Sequence[str]:
@@ -252,42 +251,40 @@ def _element(text: str) -> str | None:
     return None
 
 
-def _check_sites(header: str, block: Mapping[str, Any]) -> None:
+def _check_sites(name: str, block: Mapping[str, Any]) -> None:
     """Every site has an element and a whole atom, and there are not more than can be compared."""
     symbols = _symbols(block)
     labels = block.get("_atom_site_label")
     if not symbols or not isinstance(labels, list) or len(labels) != len(symbols):
         raise DataError(
-            f"block {header} lists no sites with labels in a loop. Write _atom_site_label, "
+            f"{name} lists no sites with labels in a loop. Write _atom_site_label, "
             "_atom_site_type_symbol and _atom_site_fract_x, _y, _z as one loop_."
         )
     if strange := [site for site, symbol in enumerate(symbols) if _element(symbol) is None]:
         raise DataError(
-            f"block {header}, site {strange[0]} ({labels[strange[0]]}): {symbols[strange[0]]!r} is "
+            f"{name}, site {strange[0]} ({labels[strange[0]]}): {symbols[strange[0]]!r} is "
             "not an element. Correct the symbol, or remove the site."
         )
     shares = block.get("_atom_site_occupancy")
     for site, share in enumerate(shares if isinstance(shares, list) else ()):
         if re.fullmatch(r"0*\.?0*(\(\d+\))?", share) and share not in (".", ""):
             raise DataError(
-                f"block {header}, site {site} ({labels[site]}) is partly occupied ({share}). Only "
+                f"{name}, site {site} ({labels[site]}) is partly occupied ({share}). Only "
                 "ordered structures have one energy; remove the site, or order the structure."
             )
     hydrogens = block.get("_atom_site_attached_hydrogens")
     if isinstance(hydrogens, list) and any(h not in ("0", ".", "?") for h in hydrogens):
-        raise DataError(
-            f"block {header} has hydrogen without coordinates. Give every atom its place."
-        )
+        raise DataError(f"{name} has hydrogen without coordinates. Give every atom its place.")
     listed = [block[key] for key in _OPERATIONS if isinstance(block.get(key), list)]
     n_operations = max(map(len, listed), default=1)
     if n_operations > MOST_SYMMETRY_OPERATIONS:
         raise DataError(
-            f"block {header} has {n_operations} symmetry operations; no space group has more than "
+            f"{name} has {n_operations} symmetry operations; no space group has more than "
             f"{MOST_SYMMETRY_OPERATIONS}. Restore the file."
         )
     if len(symbols) * n_operations > MOST_POSITIONS:
         raise DataError(
-            f"block {header} has {len(symbols)} sites and {n_operations} operations, more than "
+            f"{name} has {len(symbols)} sites and {n_operations} operations, more than "
             f"{MOST_POSITIONS} positions to compare. Write the crystal as extended XYZ or POSCAR."
         )
 
