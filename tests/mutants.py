@@ -3,7 +3,6 @@
     python -m tests.mutants                             every file, two processes
     python -m tests.mutants harness/claims.py           one of them
     python -m tests.mutants --again                     only what was not noticed last time
-    python -m tests.mutants --document                  writes docs/mutants.md from the results
 
 A mutant lives in memory only: no file is touched, and the tree can be worked on meanwhile. One
 process imports what others wrote; each mutant is a fork of it that imports ours, with one node of
