@@ -102,9 +102,10 @@ def test_what_is_declared_stands_on_the_card(tmp_path, tuned):
     ("name", "says"),
     [
         ("chgnet:", r"'chgnet:' names no file. Write chgnet:PATH\?card.theory=PBE"),
-        ("chgnet:a.pt?theory=PBE", "'theory=PBE' in .* declares nothing; there are card.theory="),
+        ("chgnet:a.pt?theory=PBE", "'theory' in .* means nothing; there are card.theory, card.tr"),
         ("chgnet:a.pt?card.colour=red", "'card.colour=red' in .* declares nothing"),
-        ("chgnet:a.pt?card.theory", "'card.theory' in .* declares nothing"),
+        ("chgnet:a.pt?card.theory", "'card.theory' in .* is no key=value. Write chgnet:PATH"),
+        ("chgnet:a.pt?card.elements=H", "declares nothing; there are card.theory, card.training"),
         ("chgnet:a.pt?card.theory=a&card.theory=b", "'card.theory' is given twice"),
     ],
 )

@@ -26,7 +26,8 @@ from harness.models.chgnet.graph import build_graph  # noqa: E402
 from harness.models.chgnet.messages import all_messages, distinct_messages  # noqa: E402
 from harness.models.chgnet.model import CHGNetModel  # noqa: E402
 from harness.models.chgnet.original import predict_original  # noqa: E402
-from harness.models.chgnet.weights import read_chgnet, state_sha256  # noqa: E402
+from harness.models.chgnet.weights import read_chgnet  # noqa: E402
+from harness.models.own_weights import state_sha256  # noqa: E402
 from harness.models.protocol import Model  # noqa: E402
 
 # chgnet's own forward pass, on the first crystal of a process

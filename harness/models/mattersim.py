@@ -25,8 +25,8 @@ from harness.models.ase import ENGINE as ASE_ENGINE
 from harness.models.ase import AseModel
 from harness.models.ase_worker import Held
 from harness.models.cards import Card
-from harness.models.chgnet.weights import state_sha256
 from harness.models.foreign import others_warnings, words
+from harness.models.own_weights import state_sha256
 from harness.models.protocol import Identity
 from harness.models.remote import Here
 

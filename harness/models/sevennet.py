@@ -31,7 +31,6 @@ from harness.data.paths import sha256_of
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.models.cards import Card
-from harness.models.chgnet.weights import state_sha256
 from harness.models.foreign import (
     check_properties,
     not_known,
@@ -39,6 +38,7 @@ from harness.models.foreign import (
     refuse,
     words,
 )
+from harness.models.own_weights import state_sha256
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
 from harness.models.threads import each_on_one_thread

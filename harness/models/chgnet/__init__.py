@@ -10,53 +10,22 @@ only by ``load``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
-from harness.errors import ConfigError, NotAvailable
+from harness.errors import NotAvailable
+from harness.models import own_weights
 
 if TYPE_CHECKING:
     from harness.models.chgnet.model import CHGNetModel
 
-__all__ = ["PREFIX", "Checkpoint", "load", "load_checkpoint", "parse"]
+__all__ = ["PREFIX", "load", "load_checkpoint", "parse"]
 
-_DECLARABLE = ("theory", "training_set", "energies")
 PREFIX = "chgnet:"  # of the name of a checkpoint: chgnet:PATH?card.theory=PBE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A file with weights of CHGNet's, and what is declared of them."""
-
-    path: Path
-    declared: Mapping[str, str]
-
-
-def parse(name: str) -> Checkpoint:
-    """The parts of a `chgnet:PATH?card.key=value` name; nothing is read.
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    path, _, query = name.removeprefix(PREFIX).partition("?")
-    if not path:
-        raise ConfigError(f"{name!r} names no file. Write {PREFIX}PATH?card.theory=PBE")
-    declared = {}
-    for part in query.split("&") if query else []:
-        key, equals, text = part.partition("=")
-        field = key.removeprefix("card.")
-        if not equals or key == field or field not in _DECLARABLE:
-            raise ConfigError(
-                f"{part!r} in {name!r} declares nothing; there are "
-                f"{', '.join(f'card.{known}=' for known in _DECLARABLE)}"
-            )
-        if field in declared:
-            raise ConfigError(f"{key!r} is given twice in {name!r}; give it once")
-        declared[field] = unquote(text)
-    return Checkpoint(path=Path(path).expanduser(), declared=declared)
+def parse(name: str) -> own_weights.Checkpoint:
+    """The parts of a `chgnet:PATH?card.key=value` name; nothing is read. Raises ConfigError."""
+    return own_weights.parse(name, PREFIX)
 
 
 def load_checkpoint(name: str, device: str = "auto") -> CHGNetModel:

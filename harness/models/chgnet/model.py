@@ -33,8 +33,9 @@ from harness.models.chgnet.forward import (
 from harness.models.chgnet.graph import Graph
 from harness.models.chgnet.incidence import Incidence
 from harness.models.chgnet.messages import MessageGraph
-from harness.models.chgnet.weights import read_checkpoint, read_chgnet, state_sha256
+from harness.models.chgnet.weights import read_checkpoint, read_chgnet
 from harness.models.memory import keep_freed_memory
+from harness.models.own_weights import state_sha256
 from harness.models.packing import packed
 from harness.models.protocol import Identity, Prediction
 from harness.models.threads import each_on_one_thread, without_denormals

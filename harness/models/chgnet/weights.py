@@ -4,21 +4,20 @@ Source: chgnet (Deng et al., Nature Machine Intelligence 5, 1031 (2023)), the fi
 Licence: modified BSD, as chgnet.  Theory: PBE/PBE+U with MP2020 corrections (0.2.0 and 0.3.0, from
 MPtrj), r2SCAN (r2scan, transferred to MP-r2SCAN).
 
-Public: VERSIONS, read_chgnet, read_checkpoint, state_sha256.
+Public: VERSIONS, read_chgnet, read_checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models.own_weights import read_tensors, refuse_not_finite
 
 if TYPE_CHECKING:
-    import torch
     from chgnet.model import CHGNet
 
 VERSIONS = {
@@ -26,6 +25,8 @@ VERSIONS = {
     "0.2.0": "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
     "r2scan": "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
 }
+
+_SAVE = "Save it anew: torch.save(network.as_dict(), path)."
 
 # what the fast forward pass takes for granted
 _REQUIRED: dict[str, tuple[Any, ...]] = {
@@ -63,7 +64,7 @@ def read_chgnet(version: str) -> CHGNet:
             f"the installed chgnet has no {path.name}: expected it at {path}. Install one that "
             "ships it: pip install 'chgnet>=0.4.2'."
         )
-    held = _tensors_of(path)["model"]
+    held = read_tensors(path, _SAVE)["model"]
     # chgnet's loader does the same: 0.2.0 was trained with a bias that later versions dropped
     arguments = held["model_args"] | {"version": version, "mlp_out_bias": version == "0.2.0"}
     return _network(path, arguments, held["state_dict"])
@@ -82,7 +83,7 @@ def read_checkpoint(path: Path) -> CHGNet:
             adapter computes, or a weight is not finite; the message says which.
     """
     _chgnet(path.name)
-    held = _tensors_of(path)
+    held = read_tensors(path, _SAVE)
     for form in (held.get("model"), held):
         if isinstance(form, dict) and {"state_dict", "model_args"} <= set(form):
             return _network(path, dict(form["model_args"]), form["state_dict"])
@@ -105,25 +106,6 @@ def _chgnet(what: str) -> Any:
     return chgnet
 
 
-def _tensors_of(path: Path) -> dict[str, Any]:
-    """What the file holds, read without running anything that is in it."""
-    import torch
-
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"there is no file {path}; name a checkpoint that is there") from None
-    except Exception as error:  # whatever torch, pickle and zipfile make of the bytes
-        first = str(error).strip().partition("\n")[0]
-        raise ModelError(
-            f"{path} cannot be read as tensors alone ({type(error).__name__}: {first[:200]}). Save "
-            "it anew: torch.save(network.as_dict(), path)."
-        ) from None
-    if not isinstance(held, dict):
-        raise ModelError(f"{path} holds a {type(held).__name__}, not a dictionary of weights")
-    return held
-
-
 def _network(path: Path, arguments: dict[str, Any], state: dict[str, Any]) -> CHGNet:
     from chgnet.model import CHGNet
 
@@ -140,21 +122,5 @@ def _network(path: Path, arguments: dict[str, Any], state: dict[str, Any]) -> CH
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise ModelError(f"{path.name} holds another network than CHGNet's: {said[:300]}") from None
-    for name, values in network.state_dict().items():
-        if not bool(values.isfinite().all()):
-            raise ModelError(
-                f"{path.name}: {name} holds numbers that are not finite, so nothing it predicts "
-                "would be. A training that diverged leaves such a file; take an earlier one."
-            )
+    refuse_not_finite(network.state_dict(), path)
     return network.eval().requires_grad_(False)
-
-
-def state_sha256(state: dict[str, torch.Tensor]) -> str:
-    """sha256 of names, types, shapes and little-endian bytes, in the order of the names."""
-    digest = hashlib.sha256(b"state-1\0")
-    for name in sorted(state):
-        array = state[name].detach().cpu().contiguous().numpy()
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

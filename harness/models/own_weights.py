@@ -1,0 +1,104 @@
+"""Weights in files: how a file of yours is named as a subject, and read as tensors alone.
+
+`chgnet:PATH`, `sevennet:PATH` and `mattersim:PATH` take `?card.theory=PBE` and the like, because a
+file does not say what it was trained on (`cards.query_of`).
+
+Public: Checkpoint, parse, read_tensors, refuse_not_finite, state_sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError, ModelError
+from harness.models.cards import DECLARABLE, query_of
+from harness.models.foreign import words
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A file with weights, what else its name asks for, and what it declares of them."""
+
+    path: Path
+    asked: Mapping[str, str]
+    declared: Mapping[str, str]
+
+
+def parse(
+    name: str,
+    prefix: str,
+    *,
+    takes: Sequence[str] = (),
+    declarable: Sequence[str] = DECLARABLE,
+) -> Checkpoint:
+    """The parts of a `prefix:PATH?card.key=value` name; nothing is read.
+
+    Args:
+        prefix: with its colon.
+        takes: keys besides declarations that this kind of file has a use for.
+        declarable: what may be declared of it.
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    how = f"Write {prefix}PATH?card.theory=PBE"
+    path = name.removeprefix(prefix).partition("?")[0]
+    if not path:
+        raise ConfigError(f"{name!r} names no file. {how}")
+    asked, declared = query_of(name, how, declarable)
+    if strange := [key for key in asked if key not in takes]:
+        known = [*takes, *(f"card.{field}" for field in declarable)]
+        raise ConfigError(f"{strange[0]!r} in {name!r} means nothing; there are {', '.join(known)}")
+    return Checkpoint(path=Path(path).expanduser(), asked=asked, declared=declared)
+
+
+def read_tensors(path: Path, how: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:
+    """What a file holds on the CPU, read without running anything that is in it.
+
+    Args:
+        how: what to do about a file that cannot be read so.
+        allowed: types besides torch's own that only hold numbers.
+    Raises:
+        ModelError: there is no such file, or it holds something else than a dictionary.
+    """
+    import torch
+
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; name a checkpoint that is there") from None
+    except Exception as error:  # whatever torch, pickle and zipfile make of the bytes
+        raise ModelError(
+            f"{path} cannot be read as tensors alone ({words(error)}). {how}"
+        ) from None
+    if not isinstance(held, dict):
+        raise ModelError(f"{path} holds a {type(held).__name__}, not a dictionary of weights")
+    return held
+
+
+def refuse_not_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raises ModelError naming the first parameter that is not finite, if there is one."""
+    for name, values in state.items():
+        if not bool(values.isfinite().all()):
+            raise ModelError(
+                f"{path.name}: {name} holds numbers that are not finite, so nothing it predicts "
+                "would be. A training that diverged leaves such a file; take an earlier one."
+            )
+
+
+def state_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of names, types, shapes and little-endian bytes, in the order of the names."""
+    digest = hashlib.sha256(b"state-1\0")
+    for name in sorted(state):
+        array = state[name].detach().cpu().contiguous().numpy()
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
