@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from harness.claims import (
+    Bound,
     Claim,
     Interval,
     Kind,
@@ -20,7 +21,6 @@ from harness.claims import (
 from harness.errors import DataError
 from harness.evidence import (
     FAMILIES,
-    SCHEMA,
     Evidence,
     Sentence,
     Session,
@@ -200,8 +200,9 @@ def test_what_a_record_says_where_nothing_else_was_told():
     plain = record()
     assert plain.size == "quick"
     assert (plain.cases, plain.seconds, plain.n, plain.n_clusters) == ("all", 0.0, 0, 0)
+    assert plain.least_coverage == 0.5
     texts = "cannot_fail case fault far quantity ci_method bound_reason unit dataset model subject"
-    texts += " documented documented_from reason test"
+    texts += " documented documented_from reason test never_applied counterexample unsettled units"
     assert {getattr(plain, name) for name in texts.split()} == {""}
     nothing = "meaning fold ci_low ci_high bound_low bound_high effective resolution severity"
     nothing += " chance survives_holm"
@@ -554,7 +555,7 @@ def test_a_session_in_its_file(tmp_path):
     assert text.endswith("}\n")
     assert '"é": 1' in text
     assert json.loads(text) == {
-        "schema": 2,
+        "schema": 3,
         "session": {"model": "chgnet-0.3.0"},
         "sentences": [
             {
@@ -602,6 +603,7 @@ def test_a_session_has_its_sentences():
 
 
 GOOD = json.dumps(record().as_dict())
+OLD = '{"schema": 2, "session": {}, "claims": ['
 
 
 @pytest.mark.parametrize(
@@ -611,20 +613,33 @@ GOOD = json.dumps(record().as_dict())
         ("{", r"is not JSON \(Expecting.*Run the session again"),
         (
             '{"schema": 99, "session": {}, "claims": []}',
-            f"has schema 99, this version reads {SCHEMA}",
+            "has schema 99, this version reads 2 and 3",
         ),
-        ('{"schema": 1, "session": {}, "claims": []}', "has schema 1, this version reads 2"),
+        ('{"schema": 1, "session": {}, "claims": []}', "has schema 1, this version reads 2 and 3"),
         ("[]", "has schema None"),
-        ('{"schema": 2, "session": {}}', r"is not evidence \(KeyError\('claims'\)\)"),
-        ('{"schema": 2, "claims": []}', r"is not evidence \(KeyError\('session'\)\)"),
-        ('{"schema": 2, "session": {}, "claims": [{"verdict": "hold"}]}', "is not evidence"),
-        ('{"schema": 2, "session": {}, "claims": [1]}', r"is not evidence \(TypeError"),
-        ('{"schema": 2, "session": {}, "claims": ["a"]}', r"is not evidence \(AttributeError"),
-        ('{"schema": 2, "session": {}, "claims": 3}', r"is not evidence \(TypeError"),
-        (
-            '{"schema": 2, "session": {}, "claims": [' + GOOD.replace('"held"', '"hold"') + "]}",
-            r"is not evidence \(ValueError",
-        ),
+        ('{"schema": [3]}', r"has schema \[3\]"),
+        ('{"schema": 2, "session": {}}', "is not evidence: Object missing required field `claims`"),
+        ('{"schema": 2, "claims": []}', "is not evidence: Object missing required field `session`"),
+        ('{"schema": 2, "session": [], "claims": []}', r"Expected `object`, got `array`.*session"),
+        (OLD + '{"verdict": "hold"}]}', "record None: .*Invalid enum value 'hold'"),
+        (OLD + "1]}", "is not evidence: Expected `object`, got `int`"),
+        (OLD + '"a"]}', "is not evidence: Expected `object`, got `str`"),
+        ('{"schema": 2, "session": {}, "claims": 3}', "Expected `array`, got `int`"),
+        (OLD + GOOD.replace('"held"', '"hold"') + "]}", "record 'c': Invalid enum value 'hold'"),
+        (OLD + GOOD.replace('"fold": null', '"fold": "a"') + "]}", r"record 'c': .*\$.fold"),
+        (OLD + GOOD.replace('"n": 0', '"n": true') + "]}", r"got `bool` - at `\$.n`"),
+        (OLD + GOOD.replace('"observed": 1.0', '"observed": null') + "]}", "disagree"),
+        (OLD + GOOD.replace('"bound": null', '"bound": 3') + "]}", "`bound` is 3, and the nearer"),
+        (OLD + GOOD.replace('"seconds": 0.0', '"seconds": 1e999') + "]}", "larger than any number"),
+        (OLD + GOOD.replace('"seconds": 0.0', '"seconds": NaN') + "]}", "NaN is no number"),
+        (OLD + GOOD.replace("{", '{"id": "d", ', 1) + "]}", "'id' stands twice in one object"),
+        ('{"schema": 2, "session": {"seconds": "long"}, "claims": []}', r"`float`.*\$.seconds"),
+        ('{"schema": 2, "session": {"not_reached": [1]}, "claims": []}', "not_reached"),
+        ('{"schema": 2, "session": {"multiplicity": {}}, "claims": []}', "`decided`"),
+        ('{"schema": 2, "session": {}, "claims": [], "errors": [{"test": 1}]}', "errors"),
+        ('{"schema": 2, "session": {}, "claims": [], "left_out": [1]}', "left_out"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5_000, "digits"),
     ],
 )
 def test_damaged_evidence_is_named(tmp_path, text, says):
@@ -649,3 +664,153 @@ def test_a_field_of_a_later_version_is_not_dropped_silently(tmp_path):
     says = r"'zero-shot.beats-baseline' has unknown fields \['another', 'surprise'\]"
     with pytest.raises(DataError, match=says):
         Session.load(tmp_path)
+
+
+def test_bytes_that_are_no_text_are_no_evidence(tmp_path):
+    (tmp_path / "evidence.json").write_bytes(b'{"schema": 3, "caf\xe9": 1}')
+    with pytest.raises(DataError, match=r"is not JSON \('utf-8' codec"):
+        Session.load(tmp_path)
+
+
+def test_an_older_file_stands_where_a_new_one_cannot_be_written(tmp_path, monkeypatch):
+    session(record()).save(tmp_path)
+    before = (tmp_path / "evidence.json").read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        session().save(tmp_path)
+    assert (tmp_path / "evidence.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["evidence.json"]
+
+
+# --- a record is judged again by what it holds
+
+HOLDS = Evidence.of(CLAIM, MEASURED)
+SPARSE = replace(MEASURED, scored=3, excluded={"isolated atoms": 7})
+OTHERWISE = {
+    "held": (CLAIM, MEASURED),
+    "refuted": (replace(CLAIM, bound=below(0.01, "eV/atom", "r")), MEASURED),
+    "straddles": (replace(CLAIM, bound=below(0.034, "eV/atom", "r")), MEASURED),
+    "placeholder": (CLAIM, replace(MEASURED, placeholder="never applied")),
+    "counterexample": (CLAIM, replace(MEASURED, counterexample="one crystal")),
+    "coverage": (CLAIM, SPARSE),
+    "unsettled": (CLAIM, replace(MEASURED, interval=replace(INTERVAL, unsettled="few units"))),
+    "lenient": (replace(CLAIM, least_coverage=0.3), SPARSE),
+    "window": (replace(CLAIM, bound=Bound(unit="", reason="r", low=0.0, high=1.0)), MEASURED),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_was_judged_is_judged_alike_from_its_record(tmp_path, name):
+    found = Evidence.of(*OTHERWISE[name], reason="what is known of it")
+    again = Evidence.from_dict(json.loads(json.dumps(found.as_dict())))
+    assert (again, again.contradiction) == (found, "")
+    session(found).save(tmp_path)
+    assert Session.load(tmp_path).claims == (found,)
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_a_record_with_another_verdict_contradicts_itself(name):
+    found = Evidence.of(*OTHERWISE[name], reason="what is known of it")
+    for verdict in set(Verdict) - {found.verdict, Verdict.NOT_RUN}:
+        says = replace(found, verdict=verdict).contradiction
+        assert says.startswith(f"it says {verdict}, and its numbers are {found.verdict}")
+        because = {"counterexample": "(one crystal)", "unsettled": "(few units)"}.get(name, "")
+        assert says.endswith(because)
+        assert ("(" in says) is (name in ("placeholder", "counterexample", "coverage", "unsettled"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"observed": 0.04}, "not an interval"),
+        ({"ci_low": None}, "cannot be judged (TypeError"),
+        ({"ci_high": None}, "cannot be judged (TypeError"),
+        ({"ci_low": 0.0345}, "not an interval"),
+        ({"bound_high": None}, "a bound needs a low or a high end"),
+        ({"bound_reason": ""}, "a bound needs its reason"),
+        ({"coverage": {"of": 13}}, "KeyError: 'scored'"),
+        ({"coverage": {"scored": 8}}, "KeyError: 'of'"),
+        ({"coverage": {"scored": 7, "of": 13}}, "do not add up to 13"),
+        ({"coverage": {"scored": 8, "of": 12}}, "do not add up to 12"),
+        ({"excluded": {}}, "2 rows are unaccounted for"),
+        ({"absent": {}}, "3 rows are unaccounted for"),
+        ({"meaning": None}, "with meaning None"),
+        ({"statement": ""}, "needs an id, a statement and a basis"),
+        ({"basis": ""}, "needs an id, a statement and a basis"),
+        ({"cannot_fail": "so"}, "cannot fail, so it is no finding"),
+        ({"cases": 0}, "cases=0"),
+        ({"least_coverage": 2.0}, "least_coverage=2.0"),
+        ({"least_coverage": 0.9}, "8 of 10 rows asked for were scored"),
+        ({"bound_high": 0.0354}, "its numbers are inconclusive"),
+        ({"bound_low": 0.0332}, "its numbers are inconclusive"),
+        ({"bound_high": 0.033}, "its numbers are refuted"),
+        ({"ci_high": 0.12}, "its numbers are inconclusive"),
+        ({"unsettled": "too few"}, "its numbers are inconclusive (too few)"),
+        ({"counterexample": "one"}, "its numbers are refuted (one)"),
+        ({"never_applied": "idle"}, "its numbers are placeholder (idle)"),
+    ],
+)
+def test_a_record_whose_numbers_do_not_fit_is_named(tmp_path, change, says):
+    changed = replace(HOLDS, **change)
+    assert HOLDS.contradiction == ""
+    assert says in changed.contradiction
+    session(changed).save(tmp_path)
+    whole = "is not what a session wrote: zero-shot.beats-baseline: "
+    with pytest.raises(DataError, match=re.escape(whole + changed.contradiction) + r"\. Run"):
+        Session.load(tmp_path)
+
+
+def test_what_was_not_run_has_no_numbers():
+    missing = Evidence.not_run(CLAIM, "no data")
+    assert missing.contradiction == ""
+    for end in ("ci_low", "ci_high"):
+        assert replace(missing, **{end: 1.0}).contradiction == "it was not run and has numbers"
+    both = replace(missing, ci_low=1.0, ci_high=1.0)
+    assert both.contradiction == "it was not run and has numbers"
+
+
+def test_a_session_of_the_schema_before_is_taken_at_its_word(tmp_path):
+    old = HOLDS.as_dict() | {"verdict": "inconclusive", "reason": "few rows"}
+    for name in ("least_coverage", "never_applied", "counterexample", "unsettled", "units"):
+        del old[name]
+    text = json.dumps({"schema": 2, "session": {}, "claims": [old]})
+    (tmp_path / "evidence.json").write_text(text)
+    assert Session.load(tmp_path).claims[0].verdict == "inconclusive"
+    (tmp_path / "evidence.json").write_text(text.replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(DataError, match="its numbers are held"):
+        Session.load(tmp_path)
+
+
+# --- words from outside
+
+
+def test_every_word_of_a_record_becomes_printable():
+    odd = replace(
+        HOLDS,
+        dataset="caf\udce9.json",
+        reason="\x1b[2J gone",
+        details={"\u202e": ["\x00", {"k": "fine"}, 1.5, None, True]},
+        inputs={"\x07": "ab"},
+        figures=["a\r.json"],
+    )
+    plain = odd.printable()
+    assert plain == replace(
+        HOLDS,
+        dataset="caf\\udce9.json",
+        reason="\\x1b[2J gone",
+        details={"\\u202e": ["\\x00", {"k": "fine"}, 1.5, None, True]},
+        inputs={"\\x07": "ab"},
+        figures=["a\\r.json"],
+    )
+    assert type(plain.verdict) is Verdict
+    assert plain.printable() == plain
+
+
+def test_what_somebody_wrote_into_a_file_of_evidence_is_read_printable(tmp_path):
+    text = session(HOLDS).text().replace("a note", "a \\u001b[2J\\ud800 note")
+    (tmp_path / "evidence.json").write_text(text)
+    assert Session.load(tmp_path).claims[0].basis == "a \\x1b[2J\\ud800 note"
