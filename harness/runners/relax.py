@@ -24,6 +24,7 @@ from harness.claims import Interval, Measurement
 from harness.data.crystals import Crystals
 from harness.data.reference_files import Geometries
 from harness.data.units import GPA_PER_EV_ANG3
+from harness.engines import engine
 from harness.errors import ConfigError, NotAvailable
 from harness.models.threads import one_thread
 from harness.statistics import bootstrap, median, share
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from harness.models import Model
     from harness.store import MakeProgress, Progress
 
-ENGINE = "1"  # of the procedure: raise it when a change moves where a relaxation ends
+# Of the procedure: raise it when a change moves where a relaxation ends.
+ENGINE = engine("relax", "1")
 SHELL = 1.1  # neighbours within this multiple of an atom's nearest; bcc's second shell is at 1.155
 # A cell that changed its shape by more than this is another structure: from bcc to fcc it is 0.41,
 # while c/a of a hexagonal or tetragonal metal is rarely off by more than some percent.

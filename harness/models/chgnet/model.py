@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from harness.engines import engine
 from harness.errors import ConfigError, ModelError, NotAvailable
 from harness.models.cards import Card
 from harness.models.chgnet.build import build
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 
     from harness.data.crystals import Crystals
 
-ENGINE = "4"  # raise it when a number that this package gives changes
+# Raise it when a number that this package gives changes.
+ENGINE = engine("chgnet", "4")
 PROPERTIES = ("energy", "forces", "stress", "magmoms")
 N_ELEMENTS = 94  # rows of the embedding; the last is Pu
 GPA_PER_EV_PER_ANG3 = 160.21766208  # chgnet's own figure
