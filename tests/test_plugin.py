@@ -67,7 +67,7 @@ control = pytest.mark.control(of="c", fault="a planted one")
 def session(pytester, monkeypatch):
     """Run check code; return pytest's result and the session it left."""
 
-    def run(code, *options, known="", draw=False, apart=False):
+    def run(code, *options, known="", draw=False, apart=False, late=""):
         if not draw:  # the page takes longer than all else, and has tests of its own
             monkeypatch.setattr(page, "write_page", lambda folder: folder / "report.html")
         pytester.makeini("[pytest]\njunit_family = xunit1\n")
@@ -75,6 +75,10 @@ def session(pytester, monkeypatch):
         if known:
             (pytester.path / "verdicts.toml").write_text(known)
         pytester.makepyfile(HEAD + code)
+        if late:  # a plugin of somebody else's
+            (pytester.path / "late.py").write_text(late)
+            monkeypatch.syspath_prepend(str(pytester.path))
+            monkeypatch.setenv("PYTHONPATH", str(pytester.path))
         # an interruption inside would be one of the session outside
         go = pytester.runpytest_subprocess if apart else pytester.runpytest_inprocess
         result = go("--report", "out", *PLAIN, *options)

@@ -63,7 +63,7 @@ class Recorder:
     documented: Documented
     budget_minutes: float | None
     strict: bool
-    began: float = field(default_factory=time.monotonic)  # no step of the wall clock moves it
+    began: float = field(default_factory=lambda: time.monotonic())  # no step of a clock moves it
     chosen: dict[str, str] = field(default_factory=dict)  # node id -> key, of all that will run
     left_out: list[str] = field(default_factory=list)  # keys of claims that were not chosen
     notes: dict[str, Any] = field(default_factory=dict)  # what fixtures add to the session record
