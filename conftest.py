@@ -61,7 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME",
-        help=f"model under test: {', '.join(MODELS)}, a CHGNet of yours as {CHECKPOINT}, or any "
+        help=f"model under test: {', '.join(MODELS)}, weights of yours as {CHECKPOINT}, or any "
         f"ASE calculator as {ASE} (default: %(default)s; docs/models.md)",
     )
     group.addoption(

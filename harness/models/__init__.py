@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 
 from harness.errors import ConfigError, HarnessError, ModelError, NotAvailable
-from harness.models import ase, chgnet
+from harness.models import ase, chgnet, mattersim, sevennet
 from harness.models.cards import Card
 from harness.models.foreign import others_warnings, words
 from harness.models.protocol import Identity, Model, Prediction
@@ -27,6 +28,7 @@ __all__ = [
     "Prediction",
     "check_name",
     "load_model",
+    "of_ones_own",
     "third_parties",
     "weights",
 ]
@@ -39,16 +41,15 @@ def _chgnet(version: str) -> Callable[[str], Model]:
     return load
 
 
-def _sevennet(device: str) -> Model:
-    from harness.models import sevennet
+def _sevennet(name: str) -> Callable[[str], Model]:
+    def load(device: str) -> Model:
+        return sevennet.load(name, device)
 
-    return sevennet.load(device)
+    return load
 
 
 def _mattersim(size: str) -> Callable[[str], Model]:
     def load(device: str) -> Model:
-        from harness.models import mattersim
-
         return mattersim.load(size, device)
 
     return load
@@ -58,12 +59,13 @@ MODELS: dict[str, Callable[[str], Model]] = {
     "chgnet-0.3.0": _chgnet("0.3.0"),
     "chgnet-0.2.0": _chgnet("0.2.0"),
     "chgnet-r2scan": _chgnet("r2scan"),
-    "sevennet-0": _sevennet,
+    **{name: _sevennet(name) for name in sevennet.PUBLISHED},
     "mattersim-1M": _mattersim("1M"),
     "mattersim-5M": _mattersim("5M"),
 }
 ASE = "ase:package.module:Factory?key=value"  # any ASE calculator, see ase.py
-CHECKPOINT = "chgnet:PATH"  # a CHGNet of your own, see chgnet/weights.py
+CHECKPOINT = "chgnet:PATH, sevennet:PATH, mattersim:PATH"  # weights of your own
+_OWN = (chgnet, sevennet, mattersim)
 DEVICES = ("auto", "cpu", "cuda")
 ENTRY_POINTS = "mlip_claims.models"  # the group
 
@@ -81,8 +83,8 @@ def check_name(name: str, *, resolve: bool = False) -> None:
         spec = ase.parse(name)
         if resolve:
             ase.resolve(spec)
-    elif name.startswith(chgnet.PREFIX):
-        chgnet.parse(name)
+    elif (own := of_ones_own(name)) is not None:
+        own.parse(name)
     elif name not in MODELS and name not in (others := third_parties()):
         raise ConfigError(
             f"no model {name!r}; known: {', '.join([*MODELS, *others])}, {CHECKPOINT} or {ASE}. To "
@@ -97,9 +99,9 @@ def load_model(
     """A pretrained potential, ready to predict.
 
     Args:
-        name: one of MODELS, `chgnet:PATH` for a checkpoint of yours,
-            `ase:package.module:Factory?key=value` for any ASE calculator, or one that an installed
-            package brings.
+        name: one of MODELS; `chgnet:PATH`, `sevennet:PATH` or `mattersim:PATH` for weights of
+            yours; `ase:package.module:Factory?key=value` for any ASE calculator; or one that an
+            installed package brings.
         device: `cpu`, `cuda`, or `auto` (a GPU where there is one).
         python: the interpreter of another environment that holds the ASE calculator.
         alias: what reports call it; where its predictions are stored does not depend on it.
@@ -116,8 +118,8 @@ def load_model(
         model: Model = ase.load(name, device, python)
     elif python is not None:
         raise ConfigError(f"{name}: another python is for {ASE}, not for {name}")
-    elif name.startswith(chgnet.PREFIX):
-        model = chgnet.load_checkpoint(name, device)
+    elif (own := of_ones_own(name)) is not None:
+        model = own.load_checkpoint(name, device)
     elif name in MODELS:
         model = MODELS[name](device)
     else:
@@ -128,6 +130,14 @@ def load_model(
         except AttributeError:
             raise ConfigError(f"{name} cannot be called {alias!r}: its identity is fixed") from None
     return model
+
+
+def of_ones_own(name: str) -> ModuleType | None:
+    """What reads the weights that a name like `chgnet:PATH` points at; None for other names.
+
+    It has ``parse`` (the name, to an `own_weights.Checkpoint`) and ``load_checkpoint``.
+    """
+    return next((own for own in _OWN if name.startswith(own.PREFIX)), None)
 
 
 def third_parties() -> dict[str, EntryPoint]:
@@ -157,8 +167,6 @@ def _third_party(found: EntryPoint, device: str) -> Model:
 
 def weights() -> dict[str, str]:
     """Where the weights of each named model are on this machine, or how to get them."""
-    from harness.models import mattersim, sevennet
-
     found = {name: "in the chgnet package" for name in MODELS if name.startswith("chgnet")}
-    found["sevennet-0"] = sevennet.weights()
+    found |= {name: sevennet.weights(name) for name in sevennet.PUBLISHED}
     return found | {f"mattersim-{size}": mattersim.weights(size) for size in mattersim.FILES}

@@ -1,42 +1,46 @@
-"""MatterSim v1.0.0 1M and 5M as subjects: mattersim's own calculator on weights the user names.
+"""MatterSim as a subject: mattersim's own calculator on weights the user names.
 
 Weights: `mattersim-v1.0.0-1M.pth` and `-5M.pth` as Microsoft publishes them, from the file that
-HARNESS_MATTERSIM_1M (or _5M) names, else from where mattersim itself keeps what it downloads.
-Nothing is downloaded here. A file is read with torch's weights-only unpickler, and the network is
-built from the settings in it.
+HARNESS_MATTERSIM_1M (or _5M) names, else from where mattersim itself keeps what it downloads; or
+`mattersim:PATH?card.theory=PBE`, a checkpoint as mattersim's training saves it. Nothing is
+downloaded here. A file is read with torch's weights-only unpickler, and the network is built from
+the settings in it.
 Source: Yang et al., arXiv:2405.04967, and MatterSim's model card.  Licence: MIT.
 
 Stress is the calculator's own, which has the wrong sign for a left-handed cell (mattersim 1.2.3
 divides by the signed volume).
 
-Public: FILES, VARIABLES, INSTALL, load, read, weights. Needs the extra `mattersim` and, because
-mattersim's own requirements ask for much that its calculator does not import, a second command.
+Public: FILES, VARIABLES, INSTALL, PREFIX, parse, load, load_checkpoint, weights. Needs the extra
+`mattersim` and, because mattersim's own requirements ask for much that its calculator does not
+import, a second command.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models import own_weights
 from harness.models.ase import ENGINE as ASE_ENGINE
 from harness.models.ase import AseModel
 from harness.models.ase_worker import Held
-from harness.models.cards import Card
+from harness.models.cards import DECLARABLE, Card
 from harness.models.foreign import others_warnings, words
-from harness.models.own_weights import state_sha256
+from harness.models.own_weights import read_tensors, refuse_not_finite, state_sha256
 from harness.models.protocol import Identity
 from harness.models.remote import Here
 
-if TYPE_CHECKING:
-    import torch
-
+PREFIX = "mattersim:"  # of the name of a checkpoint: mattersim:PATH?card.theory=PBE
 ENGINE = "1"  # raise it when a number this adapter gives changes
 FILES = {size: f"mattersim-v1.0.0-{size}.pth" for size in ("1M", "5M")}
 VARIABLES = {size: f"HARNESS_MATTERSIM_{size}" for size in FILES}
 FOLDER = Path("~/.local/mattersim/pretrained_models")  # mattersim's own
+PROPERTIES = ("energy", "forces", "stress")
 INSTALL = "pip install 'mlip-claims[mattersim]' && pip install --no-deps mattersim==1.2.3"
 
 _PARAMETERS = {"1M": (0.5e6, 1.5e6), "5M": (3e6, 6e6)}  # 880,000 and 4.5 million, the card says
@@ -60,7 +64,54 @@ def load(size: str, device: str = "auto") -> AseModel:
     """
     if size not in FILES:
         raise ConfigError(f"MatterSim {size!r} is unknown; known: {', '.join(FILES)}.")
-    return read(_path(size), size, device)
+    name, path = f"mattersim-{size}", _path(size)
+    network = _read(name, path, device, "Take the file as Microsoft publishes it.")
+    n_parameters = sum(p.numel() for p in network.parameters())
+    low, high = _PARAMETERS[size]
+    if not low < n_parameters < high:
+        raise ModelError(
+            f"{path} holds {n_parameters} parameters; {name} has between {low:.2g} and "
+            f"{high:.2g}. Is it the other size? Correct {VARIABLES[size]}."
+        )
+    card = Card(
+        elements=_elements(network),
+        theory="PBE, with U as the Materials Project sets it",
+        training_set=f"{_TRAINED_ON[size]} structures of Microsoft's own, 0 to 5000 K and up "
+        "to 1000 GPa; not published",
+        energies="total energies as VASP gives them, without MP2020 corrections",
+        properties=PROPERTIES,
+        source="MatterSim's model card and published test sets (raw VASP energies); elements: "
+        "rows of the network's embedding",
+    )
+    return _subject(name, network, card)
+
+
+def parse(name: str) -> own_weights.Checkpoint:
+    """The parts of a `mattersim:PATH?card.key=value` name; nothing is read.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    return own_weights.parse(name, PREFIX, declarable=("elements", *DECLARABLE))
+
+
+def load_checkpoint(name: str, device: str = "auto") -> AseModel:
+    """A MatterSim of yours as a subject.
+
+    Args:
+        name: as `parse` takes it.
+    Raises:
+        ConfigError: the name is not well formed, or declares elements that the network has not.
+        NotAvailable: mattersim is not installed, or there is no GPU.
+        ModelError: the file is absent, or holds nothing that can be used.
+    """
+    checkpoint = parse(name)
+    how = "Take a checkpoint as mattersim's training saves it."
+    network = _read(checkpoint.name, checkpoint.path, device, how)
+    elements = checkpoint.elements(_elements(network))
+    card = checkpoint.card(elements=elements, properties=PROPERTIES)
+    named = {"elements": checkpoint.declared.get("elements", "")}
+    return _subject(checkpoint.name, network, card, named)
 
 
 def _path(size: str) -> Path:
@@ -80,99 +131,78 @@ def _path(size: str) -> Path:
     )
 
 
-def read(path: Path, size: str, device: str = "auto") -> AseModel:
-    """One file of weights as a subject; as load() for the rest."""
+def _read(name: str, path: Path, device: str, how: str) -> Any:
+    """mattersim's own network with the weights of a file; how: what to do about another one."""
     try:
         with others_warnings():
             import torch
             from mattersim.forcefield.m3gnet.m3gnet import M3Gnet
-            from mattersim.forcefield.potential import MatterSimCalculator, Potential
+            from mattersim.forcefield.potential import MatterSimCalculator  # noqa: F401
     except ImportError as error:
         raise NotAvailable(
-            f"mattersim-{size} needs mattersim ({words(error)}). Install it: {INSTALL}"
+            f"{name} needs mattersim ({words(error)}). Install it: {INSTALL}"
         ) from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise NotAvailable(f"mattersim-{size} on cuda: torch finds no GPU. Use --device cpu.")
-    content = _content(path)
-    with others_warnings():
-        network = M3Gnet(device=device, **content["model_args"])
-        _fill(network, content["model"], path, size)
-        network.to(device).eval()
-        calculator = MatterSimCalculator(
-            potential=Potential(network, device=device), device=device, args_dict={}
-        )
-    settings = network.model_args
-    return AseModel(
-        Here(Held(calculator)),
-        identity=Identity(
-            name=f"mattersim-{size}",
-            weights_sha256=state_sha256(network.state_dict()),
-            settings={
-                "engine": f"{ENGINE}, ase {ASE_ENGINE}",
-                "dtype": "float32",
-                "device": device,
-                "mattersim": version("mattersim"),
-                **{name: str(value) for name, value in sorted(settings.items())},
-            },
-        ),
-        card=Card(
-            elements=frozenset(range(1, settings["max_z"] + 1)),
-            theory="PBE, with U as the Materials Project sets it",
-            training_set=f"{_TRAINED_ON[size]} structures of Microsoft's own, 0 to 5000 K and up "
-            "to 1000 GPa; not published",
-            energies="total energies as VASP gives them, without MP2020 corrections",
-            properties=("energy", "forces", "stress"),
-            source="MatterSim's model card and published test sets (raw VASP energies); elements: "
-            "rows of the network's embedding",
-        ),
-    )
-
-
-def _content(path: Path) -> dict[str, Any]:
-    import pickle
-    import zipfile
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError) as error:
+        raise NotAvailable(f"{name} on cuda: torch finds no GPU. Use --device cpu.")
+    content = read_tensors(path, how)
+    settings, state = content.get("model_args"), content.get("model")
+    if not isinstance(settings, dict) or not isinstance(state, dict):
         raise ModelError(
-            f"{path} cannot be read as weights alone ({words(error)}). Take the file as Microsoft "
-            "publishes it."
-        ) from error
-    if not isinstance(content, dict) or not {"model", "model_args", "model_name"} <= set(content):
-        raise ModelError(f"{path} is no MatterSim checkpoint: it has no model and model_args.")
-    if content["model_name"] != "m3gnet":
-        raise ModelError(
-            f"{path} holds a {content['model_name']!r}; mattersim 1.2.3 computes only 'm3gnet'."
+            f"{path} is no MatterSim checkpoint: it has no model and model_args. {how}"
         )
-    return content
-
-
-def _fill(network: Any, state: dict[str, torch.Tensor], path: Path, size: str) -> None:
-    """Load as mattersim does (not strictly), but leave nothing at its random start."""
+    if (kind := content.get("model_name")) != "m3gnet":
+        raise ModelError(f"{path} holds a {kind!r}; mattersim 1.2.3 computes only 'm3gnet'.")
     try:
-        missing = set(network.load_state_dict(state, strict=False).missing_keys)
-    except RuntimeError as error:
+        with others_warnings():
+            network = M3Gnet(device=device, **settings)
+            # as mattersim does, not strictly, but nothing may stay at its random start
+            missing = set(network.load_state_dict(state, strict=False).missing_keys)
+    except Exception as error:  # whatever mattersim and torch make of other settings
         raise ModelError(
             f"{path}: the weights do not fit the network of their own settings ({words(error)}). "
-            "Take the file as Microsoft publishes it."
-        ) from error
+            f"{how}"
+        ) from None
     learned = {name for name, _ in network.named_parameters()} | {
         name for name in network.state_dict() if name.startswith("normalizer.")
     }
     if absent := sorted(missing & learned):
         raise ModelError(
             f"{path} lacks {len(absent)} of the network's parameters, first {absent[0]}, and they "
-            "would stay random. Take the file as Microsoft publishes it."
+            f"would stay random. {how}"
         )
-    n_parameters = sum(p.numel() for p in network.parameters())
-    low, high = _PARAMETERS[size]
-    if not low < n_parameters < high:
-        raise ModelError(
-            f"{path} holds {n_parameters} parameters; mattersim-{size} has between {low:.2g} and "
-            f"{high:.2g}. Is it the other size? Correct {VARIABLES[size]}."
+    refuse_not_finite(network.state_dict(), path)
+    return network.to(device).eval()
+
+
+def _elements(network: Any) -> frozenset[int]:
+    return frozenset(range(1, min(network.model_args["max_z"], len(SYMBOLS)) + 1))
+
+
+def _subject(
+    name: str, network: Any, card: Card, settings: Mapping[str, str] | None = None
+) -> AseModel:
+    from mattersim.forcefield.potential import MatterSimCalculator, Potential
+
+    device = next(network.parameters()).device.type
+    with others_warnings():
+        calculator = MatterSimCalculator(
+            potential=Potential(network, device=device), device=device, args_dict={}
         )
+    return AseModel(
+        Here(Held(calculator)),
+        identity=Identity(
+            name=name,
+            weights_sha256=state_sha256(network.state_dict()),
+            settings={
+                "engine": f"{ENGINE}, ase {ASE_ENGINE}",
+                "dtype": "float32",
+                "device": device,
+                "mattersim": version("mattersim"),
+                **{key: str(value) for key, value in sorted(network.model_args.items())},
+                **(settings or {}),
+            },
+        ),
+        card=card,
+    )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, ModelError
-from harness.models.cards import DECLARABLE, query_of
+from harness.models.cards import DECLARABLE, Card, elements_named, query_of
 from harness.models.foreign import words
 
 if TYPE_CHECKING:
@@ -26,9 +27,31 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A file with weights, what else its name asks for, and what it declares of them."""
 
+    name: str  # what reports call it: without its folder and what is declared
     path: Path
     asked: Mapping[str, str]
     declared: Mapping[str, str]
+
+    def elements(self, known: frozenset[int]) -> frozenset[int]:
+        """Which of the elements that its network has a row for it is to be asked about.
+
+        Raises:
+            ConfigError: one is declared that the network has not.
+        """
+        if (named := self.declared.get("elements")) is None:
+            return known
+        asked_about = elements_named(named)
+        if strange := sorted(asked_about - known):
+            raise ConfigError(
+                f"card.elements={named}: the network of {self.path.name} has no "
+                f"{', '.join(SYMBOLS[z - 1] for z in strange)}"
+            )
+        return asked_about
+
+    def card(self, **known: Any) -> Card:
+        """What is declared of it, and what its adapter knows: elements, properties."""
+        said: dict[str, Any] = {**self.declared, **known}
+        return Card(source="its name" if self.declared else "", **said)
 
 
 def parse(
@@ -55,7 +78,13 @@ def parse(
     if strange := [key for key in asked if key not in takes]:
         known = [*takes, *(f"card.{field}" for field in declarable)]
         raise ConfigError(f"{strange[0]!r} in {name!r} means nothing; there are {', '.join(known)}")
-    return Checkpoint(path=Path(path).expanduser(), asked=asked, declared=declared)
+    query = "&".join(f"{key}={text}" for key, text in asked.items())
+    return Checkpoint(
+        name=f"{prefix}{Path(path).name}{'?' if query else ''}{query}",
+        path=Path(path).expanduser(),
+        asked=asked,
+        declared=declared,
+    )
 
 
 def read_tensors(path: Path, how: str, allowed: Sequence[Any] = ()) -> dict[str, Any]:

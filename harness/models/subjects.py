@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.models import MODELS, ase, check_name, chgnet, load_model
+from harness.models import MODELS, ase, check_name, load_model, of_ones_own
 from harness.models.protocol import Model
 from harness.models.remote import interpreter
 
@@ -72,8 +72,8 @@ class Subject:
 
 def called(model: str) -> str:
     """A name of `load_model` as reports have it: without what moves no number."""
-    if model.startswith(chgnet.PREFIX):
-        return f"{chgnet.PREFIX}{chgnet.parse(model).path.name}"
+    if (own := of_ones_own(model)) is not None:
+        return str(own.parse(model).name)
     return ase.parse(model).name if model.startswith(ase.PREFIX) else model
 
 
@@ -142,7 +142,7 @@ def _subject(where: str, name: str, entry: Any) -> Subject:
     run = {key: entry[key] for key in _RUN if key in entry}
     if not model.startswith(ase.PREFIX) and (kwargs or run):
         raise ConfigError(f"{where}: kwargs, {', '.join(_RUN)} are for a model {ase.PREFIX}...")
-    if not model.startswith((ase.PREFIX, chgnet.PREFIX)) and card:
+    if not model.startswith(ase.PREFIX) and of_ones_own(model) is None and card:
         raise ConfigError(f"{where}: {model} has a card of its own; leave out {', '.join(card)}")
     query = {**kwargs, **run, **{f"card.{key}": text for key, text in card.items()}}
     for key, value in query.items():
