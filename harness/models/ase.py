@@ -104,12 +104,11 @@ def parse(name: str) -> AseSpec:
 
 
 def _how_it_runs(key: str, text: str) -> float:
-    given = _value(text)
-    if not isinstance(given, int if key != "timeout_seconds" else int | float) or not (
-        _RUN[key] <= given <= 1e9
-    ):
-        raise ConfigError(f"{key}={text}: give a number, at least {_RUN[key]:g}")
-    return given
+    given, least = _value(text), _RUN[key]
+    kinds = (int, float) if key == "timeout_seconds" else (int,)
+    if type(given) not in kinds or not least <= given <= 1e9:  # type: ignore[operator]
+        raise ConfigError(f"{key}={text}: give a number, at least {least:g}")
+    return given  # type: ignore[return-value]
 
 
 def _value(text: str) -> Value:

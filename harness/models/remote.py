@@ -41,6 +41,7 @@ Answer = dict[str, np.ndarray] | str  # a property -> float64 in ASE's units, or
 # so much was spent that they pay, and a quick calculator never pays for them.
 START_AFTER_SECONDS = 10.0
 _GREETING_SECONDS = 60.0
+_MAKING_SECONDS = 600.0  # or what a crystal may take, where that is more
 _MOST_LINES = 1000  # that others may print before the greeting
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -134,7 +135,7 @@ class Workers:
             request: as `ase_worker.make` takes it.
             count: processes; None for as many as there are cores once they pay, where torch holds
                 the calculator's parameters, and else one: others may write files.
-            timeout_seconds: for one crystal, and for making the calculator.
+            timeout_seconds: for one crystal.
             facts: of the calculator that these are copies of.
         Raises:
             Refused: the calculator cannot be made there.
@@ -191,6 +192,8 @@ class Workers:
                     raise
 
         at_work = self._processes[: len(crystals)]
+        for process in at_work:
+            process.interrupted = False
         if len(at_work) < 2:
             for process in at_work:
                 work(process)
@@ -209,6 +212,7 @@ class Workers:
                 raise
             except BaseException:  # interrupted: what they compute is of no use any more
                 for process in at_work:
+                    process.interrupted = True
                     process.end()
                 raise
 
@@ -219,6 +223,7 @@ class _Process:
     def __init__(self, python: str, request: Mapping[str, Any], timeout_seconds: float) -> None:
         self._python, self._request, self._timeout_seconds = python, request, timeout_seconds
         self.facts: Mapping[str, Any] = {}
+        self.interrupted = False  # ended while another thread waits, which is not to ask again
         self._start()
 
     def compute(self, atoms: Atoms, wanted: Sequence[str], facts: Mapping[str, Any]) -> Answer:
@@ -278,6 +283,8 @@ class _Process:
 
     def _start_as(self, facts: Mapping[str, Any]) -> None:
         self.end()
+        if self.interrupted:
+            raise Refused("failed", "was interrupted")
         self._start()
         self.expect(facts)
 
@@ -301,11 +308,12 @@ class _Process:
         )
         listener.start()
         self._finalizer = weakref.finalize(self, _end, self._popen, listener)
+        allowed = _GREETING_SECONDS
         try:
-            self._within(_GREETING_SECONDS, self._greeting)
-            header, _ = self._ask({"ask": "make", **self._request}, {}, self._timeout_seconds)
+            self._within(allowed, self._greeting)
+            allowed = max(_MAKING_SECONDS, self._timeout_seconds)
+            header, _ = self._ask({"ask": "make", **self._request}, {}, allowed)
         except _Died as error:
-            self.end()
             raise Refused(
                 "absent",
                 f"cannot be made by {self._python}, which ended ({error}). It has to be a Python "
@@ -314,8 +322,8 @@ class _Process:
         except _TooLong:
             raise Refused(
                 "failed",
-                f"was not made by {self._python} within {self._timeout_seconds:g} s. Allow more "
-                "with timeout_seconds=",
+                f"{self._python} did not answer within {allowed:g} s. Is it a Python, and the "
+                "calculator quicker to make? Allow it more with timeout_seconds=",
             ) from None
         if header["is"] == "refused":
             self.end()
