@@ -21,15 +21,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if recorder is None or PINS not in config.stash:
         return
     claims: dict[str, tuple[Claim, str]] = {}
-    controls: dict[str, dict[str, str]] = {}  # claim -> test without its parameters -> fault
+    controls: dict[str, set[tuple[str, str]]] = {}  # claim -> test without parameters, fault
     for item in items:
         if (marker := item.get_closest_marker("claim")) is not None:
             claims[marker.kwargs["id"]] = (Claim(**marker.kwargs), item.path.name)
         elif (marker := item.get_closest_marker("control")) is not None:
-            of_claim = controls.setdefault(marker.kwargs["of"], {})
-            of_claim[item.nodeid.partition("[")[0]] = marker.kwargs["fault"]
+            test = item.nodeid.partition("[")[0]
+            controls.setdefault(marker.kwargs["of"], set()).add((test, marker.kwargs["fault"]))
     catalogue = [
-        described(claim, file, list(controls.get(claim_id, {}).values()))
+        described(claim, file, [fault for _, fault in controls.get(claim_id, ())])
         for claim_id, (claim, file) in claims.items()
     ]
     whole = [
