@@ -15,7 +15,6 @@ founding note says of frames unlike those in training, not of some of them, that
 the signal, and a session that counted the sets it holds on would have chosen its answer.
 """
 
-
 import pytest
 
 from harness.claims import Kind, Meaning, Size, above, below
