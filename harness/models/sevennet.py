@@ -247,6 +247,7 @@ def _read(name: str, path: Path) -> _Read:
         with others_warnings():
             from sevenn.atom_graph_data import AtomGraphData  # noqa: F401  (fails here or never)
             from sevenn.checkpoint import SevenNetCheckpoint, _config_cp_routine
+            from sevenn.scripts.backward_compatibility import map_old_model
     except ImportError as error:
         raise NotAvailable(
             f"{name} needs sevenn and what it imports ({words(error)}). Install it: {INSTALL}."
@@ -266,11 +267,18 @@ def _read(name: str, path: Path) -> _Read:
             checkpoint._model_state_dict = content["model_state_dict"]
             checkpoint._loaded = True  # so that it never reads the file itself
             network = checkpoint.build_model()
+            held = map_old_model(content["model_state_dict"])
     except Exception as error:  # whatever sevenn, e3nn and torch make of other settings
         raise ModelError(
             f"{path.name} holds another network than sevenn {version('sevenn')} builds "
             f"({words(error)}). {again}"
         ) from None
+    # sevenn is not strict with one trained on another backend, which it converts
+    if absent := sorted({name for name, _ in network.named_parameters()} - set(held)):
+        raise ModelError(
+            f"{path.name} lacks {len(absent)} of the network's parameters, first {absent[0]}, and "
+            f"they would stay random. {again}"
+        )
     refuse_not_finite(network.state_dict(), path)
     return _Read(network=network, settings_sha256=hashlib.sha256(settings.encode()).hexdigest())
 
