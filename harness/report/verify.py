@@ -193,7 +193,7 @@ _GONE = _Gone()
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, str) else value)  # a verdict is a word too
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -458,7 +458,7 @@ def _collected(checks: Path) -> tuple[dict[str, Claim], dict[str, Mapping[str, A
                     controls[item.nodeid] = marker.kwargs
 
     said = io.StringIO()
-    options = ("--collect-only", "-q", "-p", "no:cacheprovider", "--device", "cpu")
+    options = ("--collect-only", "-q", "-p", "no:cacheprovider")
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = pytest.main([*options, os.fspath(checks)], plugins=[Collector()])
     if status != pytest.ExitCode.OK:
