@@ -224,7 +224,13 @@ def _parse_whole(path: Path) -> RawColumns:
                     f"{columns}. {_RESTORE}."
                 )
             batch.append(b"[" + bytes(row[structure]) + b"," + bytes(row[target]) + b"]")
-        rows.add(b"[" + b",".join(batch) + b"]")
+        try:
+            rows.add(b"[" + b",".join(batch) + b"]")
+        except _OtherLayoutError as error:
+            raise DataError(
+                f"{path}, from {rows.name(start)} on: a row is not valid JSON ({error.__cause__}). "
+                f"{_RESTORE}."
+            ) from error
     return RawColumns(index=index, target=rows.target(), crystals=rows.crystals())
 
 
