@@ -108,7 +108,9 @@ class Pins:
 
     def moved(self, found: Evidence) -> str:
         """What of a record is not as it was, in words; empty where all is, or nothing is known."""
-        known = self.table(found).get(name_of(found))
+        known = self._known(found)
+        if found.control and known and found.verdict == Verdict.NOT_RUN and not found.lacks_data:
+            return f"{name_of(found)} was caught once, and is not run: {found.reason}"
         if known is None or not _is_measured(found):
             return ""
         within, now = self.tolerance(found.id), _entry(found)
@@ -123,6 +125,17 @@ class Pins:
             if before != after and not _counts_alike(before, after, within.rows * found.n):
                 said.append(f"{name} {_shown(before)} -> {_shown(after)}")
         return f"{name_of(found)} on {found.dataset}: {'; '.join(said)}" if said else ""
+
+    def _known(self, found: Evidence) -> Mapping[str, Any] | None:
+        """What is on record for a record; of a control that is not run its subject says nothing."""
+        if found.verdict != Verdict.NOT_RUN:
+            return self.table(found).get(name_of(found))
+        tables = (
+            table
+            for (size, subject, _), table in self.records.items()
+            if size == found.size and subject == found.subject
+        )
+        return next((t[name_of(found)] for t in tables if name_of(found) in t), None)
 
     def unpinned(self, found: Evidence) -> bool:
         """Whether a record has no number on record where others of its kind have."""
