@@ -220,11 +220,23 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("held", [b"", b"hello", pickle.dumps(Loud()), Loud(), {"config": Loud()}])
-def test_what_is_no_file_of_tensors_is_not_run(tmp_path, capsys, held):
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        (b"", "EOFError: "),
+        (b"hello", "KeyError: 101"),
+        (pickle.dumps(Loud()), "UnpicklingError: Unsupported operand 149"),
+        (Loud(), "UnpicklingError: Unsupported global: GLOBAL print was not an allowed global by"),
+        ({"config": Loud()}, "UnpicklingError: Unsupported global: GLOBAL print"),
+    ],
+)
+def test_what_is_no_file_of_tensors_is_not_run(tmp_path, capsys, held, found):
     path = tmp_path / "x.pth"
     path.write_bytes(held) if isinstance(held, bytes) else torch.save(held, path)
-    assert "cannot be read as tensors alone" in refused(path)
+    words = refused(path)
+    assert f"x.pth cannot be read as tensors alone ({found}" in words
+    assert words.endswith("). Take a checkpoint as sevenn's training saves it.")
+    assert "weights_only" not in words  # torch's advice to run it all the same
     assert "run" not in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, ModelError
 from harness.models.cards import DECLARABLE, Card, elements_named, query_of
-from harness.models.foreign import words
+from harness.models.foreign import others_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -99,14 +99,15 @@ def read_tensors(path: Path, how: str, allowed: Sequence[Any] = ()) -> dict[str,
     import torch
 
     try:
-        with torch.serialization.safe_globals(list(allowed)):
+        with others_warnings(), torch.serialization.safe_globals(list(allowed)):
             held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}; name a checkpoint that is there") from None
     except Exception as error:  # whatever torch, pickle and zipfile make of the bytes
-        raise ModelError(
-            f"{path} cannot be read as tensors alone ({words(error)}). {how}"
-        ) from None
+        # torch advises to run what is in the file; what it found stands behind that
+        found = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        what = f"{type(error).__name__}: {found.partition(' Please')[0]}"[:200]
+        raise ModelError(f"{path} cannot be read as tensors alone ({what}). {how}") from None
     if not isinstance(held, dict):
         raise ModelError(f"{path} holds a {type(held).__name__}, not a dictionary of weights")
     return held
