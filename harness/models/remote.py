@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ Answer = dict[str, np.ndarray] | str  # a property -> float64 in ASE's units, or
 START_AFTER_SECONDS = 10.0
 _GREETING_SECONDS = 60.0
 _MAKING_SECONDS = 600.0  # or what a crystal may take, where that is more
+_WATCH_SECONDS = 0.1
 _MOST_LINES = 1000  # that others may print before the greeting
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -303,11 +305,15 @@ class _Process:
         except OSError as error:
             raise Refused("absent", f"cannot start {self._python}: {error}") from None
         self._said: deque[str] = deque(maxlen=20)
-        listener = threading.Thread(
-            target=_listen, args=(self._popen.stderr, self._said), daemon=True
-        )
-        listener.start()
-        self._finalizer = weakref.finalize(self, _end, self._popen, listener)
+        self._limit = _Limit()
+        watched = (self._popen, self._limit)
+        watchers = [
+            threading.Thread(target=_listen, args=(self._popen.stderr, self._said), daemon=True),
+            threading.Thread(target=_watch, args=watched, daemon=True),
+        ]
+        self._finalizer = weakref.finalize(self, _end, *watched, watchers)
+        for watcher in watchers:
+            watcher.start()
         allowed = _GREETING_SECONDS
         try:
             self._within(allowed, self._greeting)
@@ -350,27 +356,19 @@ class _Process:
 
     def _within(self, seconds: float, talk: Callable[[], _T]) -> _T:
         """What talk gives. The process does not outlive an answer that did not come whole."""
-        late = threading.Event()
-
-        def too_long() -> None:
-            late.set()
-            self._popen.kill()
-
-        timer = threading.Timer(seconds, too_long)
-        timer.daemon = True
-        timer.start()
+        self._limit.until = time.monotonic() + seconds
         try:
             return talk()
         except (EOFError, OSError, ValueError):
             self.end()
-            if late.is_set():
+            if self._limit.passed:
                 raise _TooLong from None
             raise _Died(self._last_words()) from None
         except BaseException:
             self.end()
             raise
         finally:
-            timer.cancel()
+            self._limit.until = math.inf
 
     def _last_words(self) -> str:
         code = self._popen.returncode
@@ -398,10 +396,32 @@ def _listen(stream: Any, said: deque[str]) -> None:
             said.append(line.decode(errors="backslashreplace").strip())
 
 
-def _end(popen: subprocess.Popen[bytes], listener: threading.Thread) -> None:
+class _Limit:
+    """Until when a process may take for what it was asked."""
+
+    def __init__(self) -> None:
+        self.until = math.inf
+        self.passed = False
+        self.over = threading.Event()  # nothing is left to watch
+
+
+def _watch(popen: subprocess.Popen[bytes], limit: _Limit) -> None:
+    """End a process that takes too long; a thread, since nothing else can end a read of a pipe."""
+    while not limit.over.wait(_WATCH_SECONDS):
+        if time.monotonic() > limit.until:
+            limit.passed = True
+            popen.kill()
+            return
+
+
+def _end(
+    popen: subprocess.Popen[bytes], limit: _Limit, threads: Sequence[threading.Thread]
+) -> None:
     popen.kill()
     popen.wait()
-    listener.join(1.0)
+    limit.over.set()
+    for thread in threads:
+        thread.join(1.0)
     for stream in (popen.stdin, popen.stdout):
         with contextlib.suppress(OSError):  # it held what the process will not read
             stream.close()  # type: ignore[union-attr]
