@@ -115,7 +115,10 @@ class PredictionStore:
         hashes = crystals.row_hashes()
         plan = model.plan(crystals)
         paths = [folder / f"{address(hashes[rows].tobytes().hex())}.npz" for rows in plan]
-        held = [_read(path, key) if path.exists() else None for path in paths]
+        held = [
+            _batch(path, key, hashes[rows], int(crystals.n_atoms[rows].sum()), properties)
+            for path, rows in zip(paths, plan, strict=True)
+        ]
         if borrow and any(batch is None for batch in held):
             elsewhere = self._rows(set(folder.glob("*.npz")) - set(paths), key, held)
             for i, rows in enumerate(plan):
@@ -198,7 +201,7 @@ class PredictionStore:
     ) -> dict[bytes, tuple[float, str]]:
         """Energy and problem of every row in these files and batches."""
         known: dict[bytes, tuple[float, str]] = {}
-        for batch in [*(_read(path, key) for path in sorted(paths)), *held]:
+        for batch in [*(_batch(path, key) for path in sorted(paths)), *held]:
             if batch is not None:
                 rows = (row.tobytes() for row in batch["rows"])
                 values = zip(batch["energy"].tolist(), batch["problem"].tolist(), strict=True)
@@ -317,12 +320,53 @@ def _not_written(path: Path, error: OSError) -> DataError:
     )
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+def _batch(
+    path: Path,
+    key: Mapping[str, Any],
+    hashes: np.ndarray | None = None,
+    atoms: int = 0,
+    properties: Sequence[str] = ("energy",),
+) -> dict[str, np.ndarray] | None:
+    """The batch of a file, if it is there and of these rows; else None, with a warning if it is.
+
+    Args:
+        hashes: of the rows it must hold, in this order; None: whichever it holds.
+        atoms: how many they have in all.
+        properties: what it must hold of them, and nothing else.
+    """
+
+    def check(arrays: Mapping[str, np.ndarray]) -> None:
+        if set(arrays) != {"rows", "problem", *properties}:
+            raise DataError(f"it holds {', '.join(sorted(arrays))}, not what was asked for")
+        n = len(arrays["rows"]) if hashes is None else len(hashes)
+        if hashes is not None and not np.array_equal(arrays["rows"], hashes):
+            raise DataError("it holds other rows")
+        shapes = {
+            "rows": (n, *arrays["rows"].shape[1:]),
+            "energy": (n,),
+            "problem": (n,),
+            "forces": (atoms, 3),
+            "stress": (n, 3, 3),
+            "magmoms": (atoms,),
+        }
+        for name, array in arrays.items():
+            if array.shape != shapes[name]:
+                raise DataError(f"its {name} have shape {array.shape}, not {shapes[name]}")
+
+    return _read(path, key, check) if path.exists() else None
+
+
+def _read(
+    path: Path,
+    key: Mapping[str, Any],
+    check: Callable[[Mapping[str, np.ndarray]], None] = lambda _: None,
+) -> dict[str, np.ndarray] | None:
     """The arrays of a file, or None with a warning if it is not what its name says."""
     try:
         arrays, header = read_columns(path)
         if header != {"format": FORMAT, "key": key}:
             raise DataError("it was written for other weights, settings or inputs")
+        check(arrays)
     except DataError as error:
         warnings.warn(
             f"{path.name} in the prediction store cannot be used: {error} Its rows are computed "
