@@ -284,8 +284,10 @@ def _kept_files(found: Verified, folder: Path, told: Told) -> None:
             if name and name not in told.files:
                 found.false(record.test, f"the journal knows no {name}")
     for name in sorted(there - told.files.keys()):
-        if not Path(name).name.startswith("."):  # what a killed writer left
+        if told.ended:
             found.files.append(f"{name} is of no check of the session")
+        else:
+            found.notes.append(f"{name} is of the check that the session died in")
 
 
 def _manifest(found: Verified, folder: Path) -> None:

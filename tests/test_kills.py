@@ -1,0 +1,95 @@
+"""Sessions killed at any moment: each leaves a report up to there, and can be gone on with."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from harness.__main__ import main
+from harness.evidence import Session
+from harness.report import journal
+from tests.test_plugin import CONFTEST, HEAD, PLAIN
+
+KILLS = 10
+CHECKS = 6
+CODE = (
+    HEAD
+    + """
+import time
+
+class Drawn:
+    def to_json(self, engine): return '{"data": []}'
+
+@pytest.mark.parametrize("case", list("abcdef"))
+@claim
+def test_it(evidence, case):
+    time.sleep(0.05)
+    evidence.figure("f", Drawn())
+    assert evidence(measured(ord(case) / 200, 0.1)).held
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_toy_that_dies.py").write_text(CODE)
+    return folder
+
+
+def begin(folder, report):
+    command = [sys.executable, "-m", "pytest", "--report", str(report), *PLAIN]
+    return subprocess.Popen(  # noqa: S603
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def timeless(session):
+    return [replace(e, seconds=0.0) for e in session.claims]
+
+
+def killed(folder, report, seconds):
+    """Start a session, and kill it so long after its journal began."""
+    process, path = begin(folder, report), report / journal.NAME
+    while process.poll() is None and not (path.exists() and path.stat().st_size):
+        time.sleep(0.002)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_what_a_killed_session_left_is_readable_marked_and_gone_on_with(toy, tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    assert begin(toy, undisturbed).wait() == 0
+    whole = Session.load(undisturbed)
+    assert len(whole.claims) == CHECKS
+    draw, partial = random.Random(0), 0  # noqa: S311
+    for k in range(KILLS):
+        report = tmp_path / "reports" / f"{k}"
+        killed(toy, report, draw.uniform(0, 0.45))
+        assert main(["report", str(report)]) == 0
+        left = Session.load(report)
+        done = timeless(left)
+        assert done == timeless(whole)[: len(done)]
+        assert all((report / name).exists() for e in left.claims for name in e.figures)
+        assert left.complete == journal.read(report).ended
+        if not left.complete:
+            partial += 1
+            assert left.session["incomplete_reason"].startswith("it ended without a word")
+            assert left.session["not_reached"] == [e.key for e in whole.claims[len(done) :]]
+        assert main(["verify", str(report)]) == 0
+    assert partial > KILLS / 2
+    assert main(["history", str(tmp_path / "reports")]) == 0
+    assert begin(toy, report).wait() == 0  # the same command again
+    again = Session.load(report)
+    assert again.complete
+    assert timeless(again) == timeless(whole)
+    assert not (report / "previous").exists()
+    figures = [sorted(p.name for p in (r / "figures").iterdir()) for r in (report, undisturbed)]
+    assert figures[0] == figures[1]
