@@ -359,9 +359,9 @@ def load_pins(*verdicts: Path) -> Pins:
         if not path.is_file():
             continue
         content = _read(path)
-        for pattern, given in content.pop("within", {}).items():
+        for pattern, given in _table(path, "within", content.pop("within", {})).items():
             within[pattern] = _within(path, pattern, given)
-        for claim, entry in content.pop("claims", {}).items():
+        for claim, entry in _table(path, "claims", content.pop("claims", {})).items():
             claims[claim] = ({**_table(path, claim, entry)}, path.parent.resolve())
         for size, of_subject in content.items():
             if size not in tuple(Size):
