@@ -3,11 +3,17 @@
     python -m tests.mutants                             every file, two processes
     python -m tests.mutants harness/claims.py           one of them
     python -m tests.mutants --again                     only what was not noticed last time
+    python -m tests.mutants --document                  runs nothing, writes docs/mutants.md
 
 A mutant lives in memory only: no file is touched, and the tree can be worked on meanwhile. One
 process imports what others wrote; each mutant is a fork of it that imports ours, with one node of
 one file's syntax tree replaced, and runs those tests of the file that reach the changed line, the
 ones that noticed most first. Where all of them pass, the others of the file's tests run too.
+The tests pass on the file as it is before, and again after; else nothing is said of its mutants.
+
+Mutants that no test can notice stand in equivalent_mutants.toml with the reason, and so do those
+that none is asked to (`equivalent = false`). A line there that is no mutant any more, or that a
+test does notice, is an error.
 
 Why no library: docs/mutants.md. Messages of exceptions, help texts, docstrings and annotations are
 not mutated, since no verdict depends on them.
@@ -44,6 +50,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "reports" / "mutants.json"
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.toml"
+DOCUMENT = ROOT / "docs" / "mutants.md"
 
 # file -> its tests, and nobody else's: a fault in the core is to be noticed by the core's own
 TARGETS: dict[str, tuple[str, ...]] = {
@@ -575,7 +582,7 @@ class Suite:
         log = self.log or Path(tempfile.gettempdir()) / f"mutants.{os.getpid()}.log"
         found = _forked(in_session, 36_000, log)
         if found is None or "modules" not in found:
-            raise SystemExit(f"{self.path}: its tests fail as it is:\n{log.read_text()[-3000:]}")
+            raise self._fails_as_it_is(log.read_text()[-3000:])
         for outcome in found["outcomes"]:
             tell(Outcome(**outcome))
         self.reached = {test: set(lines) for test, lines in found["reached"].items()}
@@ -585,8 +592,27 @@ class Suite:
             with suppress(Exception):  # imported later, or not at all
                 importlib.import_module(name)
         gc.freeze()
+        if outside:
+            self._require_passing()
         for mutant in outside:
-            tell(self.judge(mutant, self._anew))
+            outcome = self.judge(mutant, self._anew)
+            if outcome.by == _NO_TEST:  # is it the mutant that cannot be imported?
+                self._require_passing()
+            tell(outcome)
+        if outside:
+            self._require_passing()
+
+    def _require_passing(self) -> None:
+        """Refuse to judge where the file as it is does not pass, such as in the midst of an edit.
+
+        Raises:
+            SystemExit: it does not.
+        """
+        if (outcome := self.judge(_original(self.path), self._anew)).noticed:
+            raise self._fails_as_it_is(outcome.by)
+
+    def _fails_as_it_is(self, why: str) -> SystemExit:
+        return SystemExit(f"{self.path}: its tests fail as it is:\n{why}")
 
     def judge(self, mutant: Mutant, run: Callable[[Mutant, list[str], _Watch], int]) -> Outcome:
         """Run the tests on one mutant in a process of its own."""
@@ -597,7 +623,7 @@ class Suite:
             gc.disable()
             watch = _Watch(None)
             try:
-                return [run(mutant, tests, watch), watch.failed]
+                return [run(mutant, tests, watch), watch.failed or _NO_TEST]
             except BaseException as error:  # whatever a broken core raises
                 return [-1, repr(error)]
 
@@ -606,7 +632,7 @@ class Suite:
         status, by = found or (-1, "time or a crash")
         self.kills[by] += status != 0
         seconds = round(time.monotonic() - started, 3)
-        return Outcome(mutant.key, mutant.line, status != 0, by, seconds)
+        return Outcome(mutant.key, mutant.line, status != 0, by if status else "", seconds)
 
     def tests_for(self, mutant: Mutant) -> list[str]:
         """All of them, those first that reach it and have noticed most for their time."""
@@ -653,11 +679,10 @@ class _Loop:
             for found in gc.get_objects()
             if type(found) is FunctionType and found.__code__.co_filename == suite.file
         ]
-        original = Mutant(suite.path, 0, "", "", "", _parsed(suite.path), False, range(0))
 
-        def as_it_is() -> dict[str, Any]:
-            watch = _Watch(suite.file)
-            suite.replaced(original, list(suite.items), watch)
+        def as_it_is(file: str | None = suite.file) -> dict[str, Any]:
+            watch = _Watch(file)
+            suite.replaced(_original(suite.path), list(suite.items), watch)
             return {
                 "failed": watch.failed,
                 "reached": {test: sorted(lines) for test, lines in watch.reached.items()},
@@ -676,6 +701,10 @@ class _Loop:
         for mutant in self.mutants:
             outcome = suite.judge(mutant, suite.replaced)
             self.answer["outcomes"].append(vars(outcome))
+        after = _forked(lambda: as_it_is(None)["failed"], 1800, suite.log)
+        if after != "":
+            print(f"fails without any change after its mutants: {after}")
+            return True
         self.answer |= measured | {"kills": dict(suite.kills)}
         return True
 
@@ -703,14 +732,18 @@ class _Loaded(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(self.code, module.__dict__)  # noqa: S102 - the project's own code, changed
 
 
+_NO_TEST = "an import"  # or whatever else ends a session before any test
+
 # What each session imports for itself: our own modules, and what pytest imports in its own way
 OURS = ("harness", "tests", "conftest", "checks", "__main__")
 OURS += ("pytest", "_pytest", "hypothesis", "_hypothesis_pytestplugin", "_hypothesis_globals")
 OURS += ("xdist", "pytest_benchmark")
 
 
-def _parsed(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+def _original(path: str) -> Mutant:
+    """A file as it is, in the place of a mutant."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return Mutant(path, 0, "", "", "", tree, False, range(0))
 
 
 @dataclass
@@ -727,17 +760,26 @@ class Outcome:
 # --- all of them
 
 
-def equivalents() -> dict[str, str]:
-    """Key of a mutant that changes nothing a test could see -> why."""
-    if not EQUIVALENT.exists():
-        return {}
-    listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))
-    return {
-        f"{path}::{change}": group["reason"]
-        for path, groups in listed.items()
-        for group in groups
-        for change in group["changes"]
-    }
+@dataclass(frozen=True)
+class Reason:
+    """Why no test notices some mutants of a file."""
+
+    text: str
+    keys: tuple[str, ...]
+    equivalent: bool  # none can; else none is asked to
+
+
+def reasons(path: str) -> list[Reason]:
+    """What equivalent_mutants.toml says of a file."""
+    listed = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get(path, [])
+    return [
+        Reason(
+            group["reason"],
+            tuple(f"{path}::{change}" for change in group["changes"]),
+            group.get("equivalent", True),
+        )
+        for group in listed
+    ]
 
 
 def _part(path: str, chosen: list[Mutant], log: Path | None = None) -> dict[str, Any]:
@@ -776,31 +818,97 @@ def run_file(path: str, chosen: list[Mutant], jobs: int) -> dict[str, Any]:
     return found
 
 
-def table(results: dict[str, Any], files: Iterable[str]) -> tuple[list[str], float]:
-    """Lines of a table, and the share of all mutants that count and were noticed."""
-    why = equivalents()
+@dataclass(frozen=True)
+class Counts:
+    """Of the mutants of a file, or of all files."""
+
+    mutants: int
+    equivalent: int
+    noticed: int
+    seconds: float  # of the last time that all of them ran
+
+    @property
+    def share(self) -> float:
+        """Of those that are not equivalent, how many were noticed."""
+        return self.noticed / max(self.mutants - self.equivalent, 1)
+
+    def row(self, name: str) -> str:
+        cells = [f"{self.mutants:,}", f"{self.equivalent:,}", f"{self.noticed:,}"]
+        cells += [f"{self.share:.1%}".replace("%", " %"), f"{self.seconds:,.0f}"]
+        return f"| {name} | {' | '.join(cells)} |"
+
+
+def counts_of(found: dict[str, Any], path: str) -> Counts:
+    """Counts from the results of one file."""
+    same = {key for reason in reasons(path) if reason.equivalent for key in reason.keys}
+    outcomes = found.get("mutants", {})
+    noticed = {key for key, outcome in outcomes.items() if outcome["noticed"]}
+    seconds = found.get("seconds", 0.0)
+    return Counts(len(outcomes), len(same & outcomes.keys() - noticed), len(noticed), seconds)
+
+
+def table(results: dict[str, Any]) -> tuple[list[str], float]:
+    """Lines of a table, and the smallest share of a file."""
+    every = {path: counts_of(found, path) for path, found in results.items()}
+    total = Counts(
+        *(
+            sum(getattr(counts, name) for counts in every.values())
+            for name in ("mutants", "equivalent", "noticed", "seconds")
+        )
+    )
     lines = [
-        "| file | mutants | noticed | equivalent | not noticed | score |",
-        "|---|---|---|---|---|---|",
+        "| file | mutants | equivalent | noticed | share of the others | seconds |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(counts.row(f"`{path}`") for path, counts in every.items()),
+        total.row("all"),
     ]
-    totals = [0, 0, 0, 0]
-    for path in files:
-        found = results.get(path, {}).get("mutants", {})
-        noticed = sum(outcome["noticed"] for outcome in found.values())
-        same = sum(key in why and not outcome["noticed"] for key, outcome in found.items())
-        counts = [len(found), noticed, same, len(found) - noticed - same]
-        totals = [a + b for a, b in zip(totals, counts, strict=True)]
-        lines.append(_row(f"`{path}`", counts))
-    lines.append(_row("all", totals))
-    return lines, _score(totals)
+    return lines, min((counts.share for counts in every.values()), default=1.0)
 
 
-def _score(counts: list[int]) -> float:
-    return counts[1] / max(counts[0] - counts[2], 1)
+_WRITTEN = "<!-- below: python -m tests.mutants --document -->"
 
 
-def _row(name: str, counts: list[int]) -> str:
-    return f"| {name} | {' | '.join(map(str, counts))} | {_score(counts):.1%} |"
+def document(results: dict[str, Any]) -> str:
+    """docs/mutants.md: its words, then the table and the reasons."""
+    words = DOCUMENT.read_text(encoding="utf-8").partition(_WRITTEN)[0]
+    lines = [f"{words}{_WRITTEN}", "", *table(results)[0]]
+    for title, equivalent in (("Equivalent", True), ("Not noticed", False)):
+        lines += ["", f"## {title}"]
+        for path, found in results.items():
+            listed = [reason for reason in reasons(path) if reason.equivalent == equivalent]
+            keys = {key for reason in listed for key in reason.keys}
+            unsaid = [
+                key
+                for key, outcome in found["mutants"].items()
+                if not (equivalent or outcome["noticed"] or key in keys | _equivalent(path))
+            ]
+            if listed or unsaid:
+                lines += ["", f"`{path}`", ""]
+            for text, those in [
+                *((reason.text, reason.keys) for reason in listed),
+                *((("no test yet", tuple(unsaid)),) if unsaid else ()),
+            ]:
+                lines += [f"- {text}", *(f"    - `` {_change(key)} ``" for key in those)]
+    return "\n".join(lines) + "\n"
+
+
+def _equivalent(path: str) -> set[str]:
+    return {key for reason in reasons(path) if reason.equivalent for key in reason.keys}
+
+
+def _change(key: str) -> str:
+    """A mutant without its file."""
+    return key.split("::", 1)[1]
+
+
+def wrongly_listed(path: str, keys: Iterable[str], found: dict[str, Any]) -> list[str]:
+    """What equivalent_mutants.toml says of a file and is not so."""
+    listed = [key for reason in reasons(path) for key in reason.keys]
+    return [
+        *(f"no mutant any more: {key}" for key in listed if key not in keys),
+        *(f"noticed, though listed: {k}" for k in listed if found.get(k, {}).get("noticed")),
+        *(f"listed twice: {key}" for key, n in Counter(listed).items() if n > 1),
+    ]
 
 
 def main(argv: list[str]) -> int:
@@ -816,23 +924,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--show", action="store_true", help="run one and show what its tests say")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--least", type=float, default=0.95, help="score below which this fails")
+    parser.add_argument("--document", action="store_true", help="write docs/mutants.md")
     given = parser.parse_args(argv)
     os.chdir(ROOT)
+    if given.document:
+        DOCUMENT.write_text(document(_results()), encoding="utf-8")
+        return 0
     files = given.files or list(TARGETS)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    why = equivalents()
+    wrong: list[str] = []
     for path in files:
-        before = results.get(path, {}).get("mutants", {})
+        before = _results().get(path, {})
+        outcomes = before.get("mutants", {})
+        listed = {key for reason in reasons(path) for key in reason.keys}
         source = (ROOT / path).read_text(encoding="utf-8")
         every = mutants_of(path, source)
         chosen = [
             m
             for m in every
             if given.match in m.key
-            and not (given.again and (before.get(m.key, {}).get("noticed") or m.key in why))
+            and not (given.again and (outcomes.get(m.key, {}).get("noticed") or m.key in listed))
         ]
         if given.list:
-            print(*(f"{m.path}:{m.line} {m.key.split('::', 1)[1]}" for m in chosen), sep="\n")
+            print(*(f"{m.path}:{m.line} {_change(m.key)}" for m in chosen), sep="\n")
             continue
         if given.show:
             log = Path(tempfile.gettempdir()) / "mutant.log"
@@ -840,26 +953,40 @@ def main(argv: list[str]) -> int:
             return 0
         started = time.monotonic()
         found = run_file(path, chosen, given.jobs) if chosen else {}
+        seconds = round(time.monotonic() - started, 1)
         keys = {m.key for m in every}
-        results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        results[path] = {
+        result = {
             "sha256": hashlib.sha256(source.encode()).hexdigest(),
-            "seconds": round(time.monotonic() - started, 1),
-            "mutants": {k: v for k, v in {**before, **found}.items() if k in keys},
+            "seconds": seconds if len(chosen) == len(every) else before.get("seconds", 0.0),
+            "mutants": {k: v for k, v in {**outcomes, **found}.items() if k in keys},
         }
-        RESULTS.parent.mkdir(exist_ok=True)
-        scratch = RESULTS.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(results, indent=1, sort_keys=True), encoding="utf-8")
-        scratch.replace(RESULTS)
+        _write(path, result)
         for key, outcome in found.items():
-            if not outcome["noticed"] and key not in why:
-                print(f"NOT NOTICED, line {outcome['line']}: {key}")
-        print(*table(results, [path])[0][2:3], f"{results[path]['seconds']} s", flush=True)
+            if not outcome["noticed"] and key not in listed:
+                print(
+                    f"NOT NOTICED, line {outcome['line']}: {json.dumps(_change(key), ensure_ascii=False)}"
+                )
+        wrong += wrongly_listed(path, keys, found)
+        print(counts_of(result, path).row(path), f"{len(chosen)} in {seconds} s", flush=True)
     if given.list:
         return 0
-    lines, score = table(results, files)
-    print(*lines, sep="\n")
-    return 0 if score >= given.least else 1
+    lines, least = table({path: found for path, found in _results().items() if path in files})
+    print(*wrong, *lines, sep="\n")
+    return 1 if wrong or least < given.least else 0
+
+
+def _results() -> dict[str, Any]:
+    """Of every file measured so far, in the order of the files."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return {path: found[path] for path in TARGETS if path in found}
+
+
+def _write(path: str, result: dict[str, Any]) -> None:
+    """The results of one file among those of the others."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    scratch = RESULTS.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps({**_results(), path: result}, indent=1), encoding="utf-8")
+    scratch.replace(RESULTS)
 
 
 if __name__ == "__main__":
