@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from harness.data.crystals import Crystals
-from harness.errors import ModelError, NotAvailable
-from harness.models import load_model, mattersim
+from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.models import check_name, load_model, mattersim
+from harness.models.cards import UNDECLARED
+from harness.models.subjects import called
 from tests.declared import assert_as_calculator, elements_not_scored, unit_slopes
 
 ALL = ("energy", "forces", "stress")
@@ -184,3 +186,55 @@ def test_code_in_a_checkpoint_is_not_run(
     with pytest.raises(ModelError, match="cannot be read as tensors alone"):
         stock(Path("harmful.pth"), "1M", monkeypatch)
     assert not Path("should-not-exist").exists()
+
+
+# --- weights of one's own -------------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_ones_own_gives_the_numbers_of_mattersims_calculator(
+    packages: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential, _ = packages
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    calculator = potential.MatterSimCalculator(
+        potential=potential.Potential.from_checkpoint(str(checkpoint), device="cpu"), device="cpu"
+    )
+    model = load_model(f"mattersim:{checkpoint}", "cpu")
+    assert_as_calculator(model.predict(CRYSTALS, ALL), CRYSTALS, calculator, stress_atol_gpa=1e-3)
+    assert model.identity.name == called(f"mattersim:{checkpoint}") == "mattersim:random-1M.pth"
+    published = stock(checkpoint, "1M", monkeypatch)
+    assert model.identity.weights_sha256 == published.identity.weights_sha256
+    assert (model.card.theory, model.card.properties) == (UNDECLARED, ALL)
+    assert model.elements == frozenset(range(1, 95))
+
+
+def test_what_is_declared_of_it_stands_on_its_card(packages: Any, checkpoint: Path) -> None:
+    model = load_model(f"mattersim:{checkpoint}?card.theory=r2SCAN&card.elements=Na,Cl", "cpu")
+    assert (model.card.theory, model.elements) == ("r2SCAN", {11, 17})
+    assert model.identity.settings["elements"] == "Na,Cl"
+    assert model.predict(SILICON).problems == {0: "Si not among the declared elements"}
+    with pytest.raises(ConfigError, match=r"network of random-1M\.pth has no Cm"):
+        load_model(f"mattersim:{checkpoint}?card.elements=Cm", "cpu")
+    with pytest.raises(ConfigError, match=r"'modal' in .* means nothing; there are card\.elements"):
+        check_name(f"mattersim:{checkpoint}?modal=PBE")
+
+
+def test_what_cannot_be_used_of_ones_own_is_refused_in_a_sentence(
+    packages: Any, checkpoint: Path
+) -> None:
+    import torch
+
+    path = checkpoint.with_name("own.pth")
+    content = torch.load(checkpoint, weights_only=True)
+    diverged = dict(content["model"])
+    diverged["normalizer.shift"] = diverged["normalizer.shift"] * np.nan
+    for held, says in (
+        ({}, r"own\.pth is no MatterSim: it has no model and model_args\. Take a checkpoint"),
+        (content | {"model": diverged}, r"normalizer\.shift holds numbers that are not finite"),
+        (content | {"model_args": {"colour": "red"}}, "do not fit the network of their own"),
+    ):
+        torch.save(held, path)
+        with pytest.raises(ModelError, match=says):
+            load_model(f"mattersim:{path}", "cpu")
+    with pytest.raises(ModelError, match=r"there is no file .*none\.pth"):
+        load_model("mattersim:none.pth", "cpu")
