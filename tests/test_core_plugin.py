@@ -493,7 +493,8 @@ def test_a_session_of_several_processes_that_is_killed_leaves_what_they_found(py
     told = products.read(pytester.path / "out")
     assert [e.key for e in told.evidence] == ["c2"]
     assert told.incomplete.startswith("it ended without a word")
-    assert told.not_reached == ["test_waits.py::test_it"]
+    # what it is, or where it stands if its process had not said so yet
+    assert told.not_reached in (["c1"], ["test_waits.py::test_it"])
 
 
 # --- from outside
