@@ -43,6 +43,8 @@ class Odd(Calculator):
         self.fault, self.marker, self.count = fault, marker, count
         if fault == "construction":
             raise RuntimeError("no licence server")
+        if fault == "implemented":
+            self.implemented_properties = None
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -74,6 +76,10 @@ TORCH = '''
 import torch
 from ase.calculators.calculator import Calculator, all_changes
 
+class Unreadable(tuple):
+    def __len__(self):
+        raise NotImplementedError("as e3nn's irreducible representations have it")
+
 class Net(Calculator):
     """A small network over distances, its weights drawn from a seed."""
     implemented_properties = ["energy", "forces"]
@@ -92,7 +98,7 @@ class Net(Calculator):
         if where == "closure":
             self.call = lambda x: net(x)
         if where == "list":
-            self.call, self.nets = None, [{"net": net}]
+            self.call, self.nets = None, Unreadable([{"net": net}])
         if where == "tensors":
             self.call, self.values = None, [p.detach() for p in net.parameters()]
 
@@ -346,6 +352,7 @@ WRONG = [
     ("ase:no_such_package.x:Y", NotAvailable, "needs the package no_such_package"),
     ("ase:ase.calculators.lj:LennardJones?sigm=3", ConfigError, "would ignore sigm"),
     ("ase:odd_ones:Odd?fault=construction", ModelError, "no licence server"),
+    ("ase:odd_ones:Odd?fault=implemented", ModelError, "known by cannot be told.*TypeError"),
     ("ase:odd_ones:itself_in_the_way?threads=2", ConfigError, "a parameter threads of its own"),
 ]
 

@@ -168,7 +168,7 @@ def make(request: Mapping[str, Any]) -> Held:
         Refused: the module, the factory or an argument is wrong, a package is missing, or the
             calculator could not be made.
     """
-    surroundings = Surroundings(request["threads"])
+    name, surroundings = request["name"], Surroundings(request["threads"])
     with others_warnings(), surroundings():
         factory = resolve(request)
         arguments = dict(request["arguments"])
@@ -182,7 +182,12 @@ def make(request: Mapping[str, Any]) -> Held:
             "threads": str(request["threads"]),
             **_files(arguments),
         }
-        facts = _facts(request["module"], factory, calculator, settings)
+        try:
+            facts = _facts(request["module"], factory, calculator, settings)
+        except Exception as error:  # of others' containers, modules and metadata
+            raise Refused(
+                "failed", f"{name!r}: what it is known by cannot be told ({words(error)})"
+            ) from error
     return Held(calculator, surroundings, facts)
 
 
@@ -391,10 +396,13 @@ def _tensors(root: Any, torch: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _held_by(thing: Any) -> Iterator[Any]:
-    if isinstance(thing, Mapping):
-        yield from list(thing.values())
-    elif isinstance(thing, (list, tuple, set, frozenset, deque)):
-        yield from list(thing)
+    """What an object refers to, by Python's own ways: others' containers may refuse to be read."""
+    kinds: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
+    for kind in kinds:
+        if isinstance(thing, kind):
+            yield from kind.__iter__(thing)
+    if isinstance(thing, dict):
+        yield from dict.values(thing)
     elif isinstance(thing, types.MethodType):
         yield thing.__self__
         yield thing.__func__
@@ -403,13 +411,15 @@ def _held_by(thing: Any) -> Iterator[Any]:
             with contextlib.suppress(ValueError):  # an empty cell
                 yield cell.cell_contents
         yield from thing.__defaults__ or ()
-    else:
-        yield from list(getattr(thing, "__dict__", {}).values())
-        for kind in type(thing).__mro__:
-            slots = vars(kind).get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                with contextlib.suppress(AttributeError):
-                    yield object.__getattribute__(thing, slot)
+    for name in ("__dict__", *_slots(type(thing))):
+        with contextlib.suppress(AttributeError):
+            yield object.__getattribute__(thing, name)
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 def _digest(name: str, tensor: Any, torch: Any) -> str:
@@ -631,6 +641,8 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
                     answer, found = {"is": "found"}, asked
             except Refused as error:
                 answer = {"is": "refused", "kind": error.kind, "words": str(error)}
+            except Exception as error:
+                answer = {"is": "refused", "kind": "failed", "words": f"failed: {words(error)}"}
             send(answers, answer, found)
 
 

@@ -44,6 +44,7 @@ START_AFTER_SECONDS = 10.0
 _GREETING_SECONDS = 60.0
 _MAKING_SECONDS = 600.0  # or what a crystal may take, where that is more
 _WATCH_SECONDS = 0.1
+_LAST_SECONDS = 2.0
 _MOST_LINES = 1000  # that others may print before the greeting
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -360,6 +361,8 @@ class _Process:
         try:
             return talk()
         except (EOFError, OSError, ValueError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(_LAST_SECONDS)  # for its own exit status and last words
             self.end()
             if self._limit.passed:
                 raise _TooLong from None
