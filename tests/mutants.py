@@ -56,7 +56,7 @@ DOCUMENT = ROOT / "docs" / "mutants.md"
 TARGETS: dict[str, tuple[str, ...]] = {
     "harness/claims.py": ("test_claims.py",),
     "harness/evidence.py": ("test_evidence.py",),
-    "harness/statistics.py": ("test_statistics.py",),
+    "harness/statistics.py": ("test_statistics.py", "test_core_statistics.py"),
     "harness/controls.py": ("test_controls.py",),
     "harness/scores.py": ("test_scores.py", "test_core_scores.py"),
     "harness/store.py": ("test_store.py", "test_core_store.py"),
@@ -127,7 +127,8 @@ _PAIRS = (
     ("startswith", "endswith"),
 )
 _SWAPPED = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])} | {"mean": "sum"}
-_COMMUTE = ("min", "max", "maximum", "minimum", "array_equal", "isclose")  # f(x, y) = f(y, x)
+# f(x, y) = f(y, x)
+_COMMUTE = ("min", "max", "maximum", "minimum", "array_equal", "isclose", "intersect1d")
 _UNWRAPPED = ("abs", "sorted", "set")  # f(x) -> x
 _ENUMS = {
     "Verdict": ("HELD", "REFUTED", "INCONCLUSIVE", "PLACEHOLDER", "NOT_RUN"),
@@ -963,9 +964,8 @@ def main(argv: list[str]) -> int:
         _write(path, result)
         for key, outcome in found.items():
             if not outcome["noticed"] and key not in listed:
-                print(
-                    f"NOT NOTICED, line {outcome['line']}: {json.dumps(_change(key), ensure_ascii=False)}"
-                )
+                change = json.dumps(_change(key), ensure_ascii=False)
+                print(f"NOT NOTICED, line {outcome['line']}: {change}")
         wrong += wrongly_listed(path, keys, found)
         print(counts_of(result, path).row(path), f"{len(chosen)} in {seconds} s", flush=True)
     if given.list:

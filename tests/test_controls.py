@@ -166,6 +166,20 @@ def test_a_fault_that_never_comes_close_is_the_smallest_that_was_found():
     assert found.measurement == measured(9.0, 0.1)
 
 
+@pytest.mark.parametrize(("estimate", "steps"), [(-0.001, 1), (0.0, 1), (0.001, 40)])
+def test_a_size_is_close_enough_within_a_twentieth_of_a_half_width(estimate, steps):
+    """The side that faces the bound has no width, and half of the whole is 1."""
+
+    def of(estimate):
+        return measured(estimate, 0.0, up=2.0)
+
+    close = of(estimate)
+    ask, asked = asking(lambda f: {0.0: of(-1.0), 30.0: of(30.0)}.get(f, close))
+    found = grown(ask, on(below(-0.05, "", "t")), 0.0, 30.0)
+    assert found.measurement is close
+    assert len(asked) == 2 + steps
+
+
 def test_sizes_may_fall_as_the_fault_grows():
     found = grown(lambda f: measured(2 - f, 0.1), on(below(1.0, "", "t")), 2.0, 0.0)
     assert found.size == pytest.approx(2 - (1 + POWER * 0.1), abs=0.006)

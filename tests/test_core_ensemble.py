@@ -174,3 +174,26 @@ def test_one_member_is_no_ensemble(members):
         ensemble.run(members[:1])
     with pytest.raises(DataError, match="no members: an ensemble needs at least two"):
         ensemble.run([])
+
+
+def test_a_row_that_is_worse_by_exactly_a_billionth_is_rounding(members):
+    """Members without an error, so that the excess of the mean is its error."""
+    zero = np.zeros(4)
+    exact = [replace(m, reference_ev_per_atom=zero, predicted_ev_per_atom=zero) for m in members]
+    result = ensemble.run(exact)
+    off = replace(result.mean, predicted_ev_per_atom=np.array([1e-9, -1e-9, 1.1e-9, 0.0]))
+    assert replace(result, mean=off).excess().details["rows_above"] == 1
+
+
+def test_every_record_has_the_digest_of_the_mean(members):
+    result = ensemble.run(members)
+    for measured in (result.excess(), result.distance(), result.gain(), result.last_step()):
+        assert measured.details["predictions_sha256"] == result.mean.predictions_sha256
+
+
+def test_an_interval_over_other_rows_is_refused(members, monkeypatch):
+    result = ensemble.run(members)
+    right = result.gain().interval
+    monkeypatch.setattr(ensemble, "bootstrap", lambda *_, **__: replace(right, n=8))
+    with pytest.raises(DataError, match="mean of the members' MAEs minus MAE of their mean: 4 row"):
+        result.gain()
