@@ -58,6 +58,28 @@ def test_a_point_that_did_not_converge_is_refused(dft: DFTSet, tmp_path: Path) -
         load_dft(path, hashlib.sha256(raw).hexdigest())
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"numbers":[14,14]', b'"numbers":[14,true]'),
+        (b'"numbers":[14,14]', b'"numbers":[14,-14]'),
+        (b'"numbers":[14,14]', b'"numbers":[14,14,14]'),
+        (b'"energy_ev":-8.8883401', b'"energy_ev":"low"'),
+        (b'"energy_ev":-8.8883401', b'"energy":-8.8883401'),
+        (b'"amplitude_ang"', b"[" * 10_000),
+        (b'"amplitude_ang"', b"\xff"),
+    ],
+)
+def test_a_record_that_is_none_is_refused(old: bytes, new: bytes, tmp_path: Path) -> None:
+    lines = gzip.decompress((fixtures_dir() / FILE).read_bytes()).splitlines()[:2]
+    assert lines[0].count(old) == 1
+    lines[0] = lines[0].replace(old, new)
+    for content in (gzip.compress(b"\n".join(lines)), b"\n".join(lines)):
+        (tmp_path / "reference.jsonl.gz").write_bytes(content)
+        with pytest.raises(DataError, match="is not a file of calculations, one a line"):
+            load_dft(tmp_path / "reference.jsonl.gz", hashlib.sha256(content).hexdigest())
+
+
 def test_the_file_is_small() -> None:
     assert PATH.stat().st_size < 5_000_000
 

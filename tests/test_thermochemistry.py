@@ -280,6 +280,13 @@ def test_an_altered_file_is_refused(tmp_path: Path):
         (b"NaCl-rocksalt,NaCl,", b"NaCl-rocksalt,NaQq,", "not a formula at character 2"),
         (b"NaCl-rocksalt,NaCl,", b"NaCl-rocksalt,(NaCl,", "open bracket"),
         (b"NaCl-rocksalt,NaCl,", b"NaCl-rocksalt,NaCl)2,", "not a formula at character 4"),
+        (
+            b"NaCl-rocksalt,NaCl,rocksalt,225",
+            b"NaCl-rocksalt,NaCl,rocksalt,many",
+            "invalid literal",
+        ),
+        (b"h_form_kj_per_mol", b"h_form", "KeyError: 'h_form_kj_per_mol'"),
+        (b"NaCl-rocksalt,NaCl,", b"NaCl-rocksalt,NaCl\xff,", "UnicodeDecodeError"),
     ],
 )
 def test_a_row_at_odds_with_itself_is_refused(tmp_path: Path, old, new, message):

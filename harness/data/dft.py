@@ -17,12 +17,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from harness.data.crystals import Crystals
@@ -393,12 +395,63 @@ def load_dft(path: Path | None = None, sha256: str = SHA256) -> DFTSet:
             f"{path}: sha256 is {found}, expected {sha256}. Restore the file, or describe the new "
             "one in this module's header and update SHA256."
         )
-    records = tuple(json.loads(line) for line in gzip.decompress(raw).splitlines())
+    records = _records(raw, path)
     if bad := [record["key"] for record in records if not record["converged"]]:
         raise DataError(
             f"{path}: {len(bad)} points are not converged: {bad[:5]}. Compute them anew."
         )
     return DFTSet(records=records, sha256=found)
+
+
+_Vector = tuple[float, float, float]
+
+
+class _Record(msgspec.Struct):
+    """What is used of a record; there is more for whoever repeats the calculation."""
+
+    key: str
+    crystal: str
+    kind: str
+    prototype: str
+    converged: bool
+    numbers: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=118)]], msgspec.Meta(min_length=1)]
+    cell_ang: tuple[_Vector, _Vector, _Vector]
+    positions_ang: list[_Vector]
+    energy_ev: float
+    forces_ev_per_ang: list[_Vector]
+    stress_ev_per_ang3: tuple[float, float, float, float, float, float] | None
+    v_over_v0: float
+    amplitude_ang: float
+    seed: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+def _records(raw: bytes, path: Path) -> tuple[dict[str, Any], ...]:
+    """Every line as a dictionary that holds what `_Record` says."""
+    try:
+        lines = gzip.decompress(raw).splitlines()
+        for line in lines:
+            record = msgspec.json.decode(line, type=_Record)
+            if (
+                not len(record.numbers)
+                == len(record.positions_ang)
+                == len(record.forces_ev_per_ang)
+            ):
+                raise ValueError(f"{record.key} has not as many forces as atoms")
+        return tuple(json.loads(line) for line in lines)
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        msgspec.MsgspecError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        raise DataError(
+            f"{path} is not a file of calculations, one a line ({type(error).__name__}: {error}). "
+            "Restore it from the repository."
+        ) from error
 
 
 def _geometry(record: dict[str, Any]) -> tuple[float, float, int]:

@@ -18,7 +18,8 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,11 @@ def load(path: Path | None = None, sha256: str = COMPOUNDS_SHA256) -> Dataset:
         DataError: the file is not the one described, or a row is not what its formula says.
     """
     path = path or fixtures_dir() / COMPOUNDS_FILE
-    rows = _read(path, sha256)
+    with _described(path):
+        return _dataset(path, _read(path, sha256), sha256)
+
+
+def _dataset(path: Path, rows: list[dict[str, str]], sha256: str) -> Dataset:
     built = [_build(row, row["species"].split()) for row in rows]
     crystals = _crystals(built)
     compositions = crystals.compositions()
@@ -114,10 +119,11 @@ def load_elements(
         DataError: the file is not the one described.
     """
     path = path or fixtures_dir() / ELEMENTS_FILE
-    rows = sorted(_read(path, sha256), key=lambda row: NUMBERS[row["symbol"]])
-    crystals = _crystals([_build(row, [row["symbol"]]) for row in rows])
-    notes = tuple("" if row["is_standard_state"] == "yes" else row["note"] for row in rows)
-    return np.array([NUMBERS[row["symbol"]] for row in rows]), crystals, notes
+    with _described(path):
+        rows = sorted(_read(path, sha256), key=lambda row: NUMBERS[row["symbol"]])
+        crystals = _crystals([_build(row, [row["symbol"]]) for row in rows])
+        notes = tuple("" if row["is_standard_state"] == "yes" else row["note"] for row in rows)
+        return np.array([NUMBERS[row["symbol"]] for row in rows]), crystals, notes
 
 
 def _read(path: Path, sha256: str) -> list[dict[str, str]]:
@@ -132,7 +138,19 @@ def _read(path: Path, sha256: str) -> list[dict[str, str]]:
             f"{path}: sha256 is {found}, expected {sha256}. Restore the file, or describe the new "
             "one in fixtures/README.md and update the constant in harness/data/thermochemistry.py."
         )
-    return list(csv.DictReader(io.StringIO(raw.decode("utf-8"))))
+    return list(csv.DictReader(io.StringIO(raw.decode("utf-8")), strict=True))
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """What a table raises that has other columns or no numbers in them, as an error of ours."""
+    try:
+        yield
+    except (csv.Error, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{path}: a row is not as fixtures/README.md describes it ({type(error).__name__}: "
+            f"{error}). Correct it."
+        ) from error
 
 
 def _build(
@@ -154,11 +172,11 @@ def _build(
 
 def _crystals(built: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Crystals:
     numbers, frac_coords, lattices = zip(*built, strict=True)
-    return Crystals(
-        numbers=np.concatenate(numbers),
-        frac_coords=np.concatenate(frac_coords),
-        lattices=np.stack(lattices),
-        offsets=np.cumsum([0, *(len(atoms) for atoms in numbers)], dtype=np.int64),
+    return Crystals.admitted(
+        np.concatenate(numbers),
+        np.concatenate(frac_coords),
+        np.stack(lattices),
+        np.cumsum([0, *(len(atoms) for atoms in numbers)], dtype=np.int64),
     )
 
 
