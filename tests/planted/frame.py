@@ -140,6 +140,11 @@ class Defect:
     unseen: bool = False  # no session saw one of this kind before
     cold: tuple[str, ...] = ()  # parts of the cache that would hide it
 
+    @property
+    def is_honest(self) -> bool:
+        """Whether nothing is planted."""
+        return not self.caught_by
+
 
 @dataclass
 class Outcome:
@@ -176,9 +181,13 @@ def copied(cache: Path, to: Path, without: Sequence[str] = ()) -> None:
 
 
 def run(defect: Defect, cache: Path, folder: Path) -> Outcome:
-    """Plant it in a process of its own and read what that leaves."""
+    """Plant it in a process of its own and read what that leaves. Nothing planted fills the cache
+    itself; a defect gets a copy."""
     own_cache, report = folder / "cache", folder / "report"
-    copied(cache, own_cache, defect.cold)
+    if defect.is_honest:
+        own_cache = cache
+    else:
+        copied(cache, own_cache, defect.cold)
     started = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -198,7 +207,8 @@ def run(defect: Defect, cache: Path, folder: Path) -> Outcome:
         ran=int(ran.read_text()) if ran.exists() else 0,
         seconds=time.monotonic() - started,
     )
-    shutil.rmtree(own_cache, ignore_errors=True)
+    if not defect.is_honest:
+        shutil.rmtree(own_cache, ignore_errors=True)
     return outcome
 
 
