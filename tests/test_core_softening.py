@@ -315,6 +315,15 @@ def test_two_crystals_are_enough_and_one_is_not():
     assert curves_of(both[0]).by_volume("minimum") == []
 
 
+def test_crystals_shown_about_their_minima_have_one():
+    asked = {"model_about_minimum_ev_per_atom": rise(VOLUMES)}
+    found = curves_of(
+        curve("A"), curve("B", **asked), curve("C", **asked, prototype="bcc"), curve("D", **asked)
+    )
+    assert [c.crystal for c in found.one_per_prototype(9, "minimum")] == ["B", "C", "D"]
+    assert [c.crystal for c in found.one_per_prototype(9)] == ["A", "C", "B", "D"]
+
+
 def test_rises_are_told_by_ascending_volume():
     config = Softening(far=(1.6, 0.7, 1.3))
     found = curves_of(curve("A"), curve("B"), config=config).rises_over_dft()
@@ -426,6 +435,16 @@ def test_one_label_in_numbers():
         "slope_after": 0.8,
     }
     assert max(rows) < 0.2000015
+
+
+def test_an_amplitude_a_millionth_above_is_none_to_restore():
+    edge = 0.2 + 1e-6
+    crystals = [displaced(n, [0.5, 0.4, 0.9], [0.1, 0.05, edge], [0] * 3) for n in "AB"]
+    found = forces_of(*crystals)
+    assert edge in found.amplitudes_ang
+    assert found._others(crystals[0], "other-amplitudes").tolist() == [1]
+    rows = found.one_label_fix("other-amplitudes").details["by_amplitude"]
+    assert [row["amplitude_ang"] for row in rows] == [0.05, 0.1]
 
 
 def test_a_slopes_record_says_what_it_is_relative_to():
