@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.errors import ConfigError, HarnessError, ModelError, NotAvailable
-from harness.models import Card, Identity, Model, load_model, third_parties
+from harness.models import ENTRY_POINTS, Card, Identity, Model, load_model, third_parties
 from harness.models.subjects import Subject, chosen, read_models
 from harness.store import PredictionStore
 from tests.fakes import cubes
@@ -266,6 +267,32 @@ def test_a_package_brings_a_subject_by_its_entry_point(installed: None, tmp_path
     assert chosen("ten", alias="x").load("cpu").identity.addressed()["name"] == "ten"
     with pytest.raises(ConfigError, match=r"known: chgnet-0.3.0.*, ten, .*entry point"):
         chosen("elevn")
+
+
+def test_the_adapter_of_the_docs_is_short_and_works_as_it_stands(
+    installed: None, tmp_path: Path
+) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    code = docs.split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "claims.py").write_text(code, encoding="utf-8")
+    (package / "__init__.py").write_text(
+        """
+        from ase.calculators.emt import EMT
+        __version__ = "1.5"
+        def Calculator(device): return EMT()
+        """.replace("\n        ", "\n"),
+        encoding="utf-8",
+    )
+    points = tmp_path / "third_party_potential-2.0.dist-info" / "entry_points.txt"
+    entry = docs.split("```toml\n[project")[1].split("\n```")[0].splitlines()[1]
+    name, _, target = entry.partition(" = ")
+    points.write_text(f"[{ENTRY_POINTS}]\n{name} = {json.loads(target)}\n", encoding="utf-8")
+    model = load_model("my-potential", "cpu")
+    assert model.identity.settings["my_package"] == "1.5"
+    assert model.predict(METALS, ("stress",)).problems == {}
 
 
 def test_a_calculator_of_a_package_is_a_subject_in_one_line(installed: None) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from harness.errors import ConfigError, HarnessError, ModelError, NotAvailable
 from harness.models import ase, chgnet, mattersim, sevennet
-from harness.models.cards import Card
+from harness.models.cards import Card, elements_named
 from harness.models.foreign import others_warnings, words
 from harness.models.protocol import Identity, Model, Prediction
 
@@ -27,6 +27,7 @@ __all__ = [
     "Model",
     "Prediction",
     "check_name",
+    "elements_named",
     "load_model",
     "of_ones_own",
     "third_parties",
