@@ -61,7 +61,7 @@ class Odd(Calculator):
         if self.fault == "exits" and n == 1:
             os._exit(3)
         if self.fault == "hangs" and n == 1:
-            time.sleep(60)
+            time.sleep(600)
         if self.fault == "slow":
             time.sleep(0.02)
         if self.fault == "memory":
@@ -241,7 +241,7 @@ def test_a_crystal_that_takes_too_long_ends_the_session_and_is_not_remembered(
     started = time.monotonic()
     with pytest.raises(ModelError, match=r"took more than 0.6 s for Al, 1 atoms. Allow more with"):
         store.energies(model, METALS)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 200
     assert store.traffic.computed == 0
     assert model.predict(METALS[:1]).problems == {}
 
@@ -271,7 +271,7 @@ def test_an_interrupt_does_not_wait_for_what_is_computed(folder: Path) -> None:
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         model.predict(METALS[[1, 1]])
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 200
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
