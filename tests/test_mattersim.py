@@ -231,7 +231,7 @@ def test_what_cannot_be_used_of_ones_own_is_refused_in_a_sentence(
     for held, says in (
         ({}, r"own\.pth is no MatterSim checkpoint: it has no model and model_args\. Take a"),
         (content | {"model": diverged}, r"normalizer\.shift holds numbers that are not finite"),
-        (content | {"model_args": {"colour": "red"}}, "do not fit the network of their own"),
+        (content | {"model_args": {"units": "many"}}, "do not fit the network of their own"),
     ):
         torch.save(held, path)
         with pytest.raises(ModelError, match=says):
