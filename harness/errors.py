@@ -11,6 +11,8 @@ HarnessError       something kept us from measuring
 
 A refuted claim is an AssertionError; a missing file, GPU or package is `not run` with its reason.
 Keep the three apart: only a refuted claim says anything about the model.
+
+What was mended or done without is no error: a `Remark`, and the numbers are right.
 """
 
 from __future__ import annotations
@@ -54,3 +56,10 @@ class DataAbsent(NotAvailable):
 
 class CannotResolve(NotAvailable):
     """So few rows, or rows so unequal, that not even a large fault would be told from the bound."""
+
+
+class Remark(UserWarning):
+    """Something was mended or done without, such as a damaged file of the cache. Numbers are right.
+
+    A session goes on with it, also where other warnings are errors.
+    """

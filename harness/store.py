@@ -2,9 +2,13 @@
 
 An energy is addressed by who predicted it (name, hash of the weights, settings) and by the content
 of the crystal itself, not by file or row number, so any sample of any data set finds what another
-session computed. Each batch is one file with checksums and the whole key in its header. A file that
-is cut short, altered, or that belongs to another model is set aside with a warning and its rows are
-computed again.
+session computed. Each batch is one file with a checksum over all of it and the whole key in its
+header. A file that is cut short, altered, of other rows or of another model is set aside with a
+warning and its rows are computed again.
+
+Only what says something about a row is kept for other sessions: a number, or a statement of the
+project's own about the crystal. What somebody's code raised is a row's problem in this session, and
+the next one asks again. What cannot be written is kept in memory, with one remark.
 
 Layout: ``root/<16 hex digits of the model>/<16 hex digits of the batch>.npz`` for energies, in
 a folder ``energy-forces-stress`` and the like beside them where more was asked for, and
@@ -20,16 +24,17 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.columns import address, read_columns, write_columns
-from harness.errors import ConfigError, DataError, ModelError
+from harness.data.columns import address, is_there, read_columns, write_columns
+from harness.errors import ConfigError, DataError, ModelError, Remark
 from harness.execute import Execute, in_process
 from harness.models.alignment import References, refit, refit_settings
-from harness.models.protocol import Identity, Prediction
+from harness.models.protocol import Identity, Prediction, listening
 from harness.models.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -38,12 +43,13 @@ if TYPE_CHECKING:
 
 FORMAT = "mlip-claims predictions 1"
 OPTIONAL = ("forces", "stress", "magmoms")  # what can be asked for beside the energy
+_RAISED = "raised"  # of a batch in memory: rows of which nothing was found out
 Progress = Callable[[int], None]  # told the number of rows just finished, stored ones included
 MakeProgress = Callable[[str, int], Progress]  # what is done and how much of it -> Progress
 
 
-class StoreWarning(UserWarning):
-    """A stored file was damaged or stale; its rows are computed again."""
+class StoreWarning(Remark):
+    """A stored file was damaged or stale, or could not be written; its rows are computed again."""
 
 
 @dataclass
@@ -61,6 +67,8 @@ class PredictionStore:
         self.root = root
         self.execute = execute
         self.traffic = Traffic()
+        self._memory: dict[Path, dict[str, np.ndarray]] = {}  # what is for this session only
+        self._remarked = False
 
     def energies(
         self, model: Model, crystals: Crystals, progress: Progress | None = None
@@ -89,7 +97,7 @@ class PredictionStore:
             properties: energy (always given), forces, stress, magmoms.
         Raises:
             NotAvailable: the model has no such property.
-            DataError: a file could not be written.
+            ModelError: it gave something else than what it was asked for.
         """
         asked = ("energy", *(name for name in OPTIONAL if name in properties))
         if unknown := set(properties) - set(asked):
@@ -112,38 +120,40 @@ class PredictionStore:
         key: dict[str, Any] = {"identity": identity}
         if properties != ("energy",):
             folder, key = folder / "-".join(properties), {**key, "properties": list(properties)}
-        hashes = crystals.row_hashes()
+        hashes, n_atoms = crystals.row_hashes(), crystals.n_atoms
         plan = model.plan(crystals)
         paths = [folder / f"{address(hashes[rows].tobytes().hex())}.npz" for rows in plan]
+        shapes = [_shapes(len(rows), int(n_atoms[rows].sum()), properties) for rows in plan]
         held = [
-            _batch(path, key, hashes[rows], int(crystals.n_atoms[rows].sum()), properties)
-            for path, rows in zip(paths, plan, strict=True)
+            self._read(path, key, partial(_unlike, hashes[rows], shape))
+            for path, rows, shape in zip(paths, plan, shapes, strict=True)
         ]
         if borrow and any(batch is None for batch in held):
-            elsewhere = self._rows(set(folder.glob("*.npz")) - set(paths), key, held)
+            others = set(folder.glob("*.npz")).difference(paths)
+            elsewhere = self._rows(others, key, held)
             for i, rows in enumerate(plan):
                 wanted = [row.tobytes() for row in hashes[rows]]
                 if held[i] is None and all(row in elsewhere for row in wanted):
                     energy, problem = zip(*(elsewhere[row] for row in wanted), strict=True)
                     held[i] = borrowed = _columns(hashes[rows], np.array(energy), problem)
-                    _write(paths[i], key, borrowed)
-        missing = [rows for rows, batch in zip(plan, held, strict=True) if batch is None]
-        computed = self.execute(model, crystals, missing, properties)
+                    self._keep(paths[i], key, borrowed)
+        missing = [
+            rows if batch is None else rows[~_known(batch)]
+            for rows, batch in zip(plan, held, strict=True)
+        ]
+        asked = [rows for rows in missing if len(rows)]
+        computed = self.execute(model, crystals, asked, properties)
 
         result = _Table(crystals, properties)
-        for i, rows in enumerate(plan):
-            batch = held[i]
-            if batch is None:
-                prediction = next(computed)
-                stated = [prediction.problems.get(row, "") for row in range(len(rows))]
-                batch = _columns(hashes[rows], prediction.energy, stated)
-                for name in properties[1:]:
-                    batch[name] = _joined(getattr(prediction, name), name)
-                _write(paths[i], key, batch)
-                self.traffic.computed += len(rows)
-            else:
-                self.traffic.found += len(rows)
-            result.fill(rows, batch)
+        for path, rows, batch, again in zip(paths, plan, held, missing, strict=True):
+            if batch is not None:
+                result.fill(rows, batch)
+            if len(again):
+                shape = _shapes(len(again), int(n_atoms[again].sum()), properties)
+                result.fill(again, _told(next(computed), hashes[again], shape))
+                self._keep(path, key, result.columns(rows))
+            self.traffic.computed += len(again)
+            self.traffic.found += len(rows) - len(again)
             if progress is not None:
                 progress(len(rows))
         return result.prediction()
@@ -160,13 +170,17 @@ class PredictionStore:
         """
         key = {"identity": identity.addressed(), "inputs": dict(inputs)}
         path = self._path(key)
-        if path.exists() and (stored := _read(path, key)) is not None:
+        if (stored := self._read(path, key)) is not None:
             self.traffic.found += 1
             return stored
-        result = {name: np.asarray(array) for name, array in compute().items()}
-        _write(path, key, result)
+        with listening() as raised:
+            result = {name: np.asarray(array) for name, array in compute().items()}
+        if raised:  # it may come out otherwise where nothing is raised
+            self._memory[path] = result
+        else:
+            self._keep(path, key, result)
         self.traffic.computed += 1
-        return result
+        return dict(result)
 
     def trained(
         self,
@@ -185,10 +199,16 @@ class PredictionStore:
         key = {"identity": identity.addressed(), "inputs": dict(inputs)}
         name = row_digest(np.array([json.dumps(key)]))[:16]
         checkpoints = Checkpoints(folder=self.root / "checkpoints" / name, key=key)
-        with _alone(self.root / "locks" / f"{name}.lock", unless=self._path(key).exists):
+        stored = self._read(self._path(key), key)
+        if stored is not None and not checkpoints.exist:  # else a session was killed in between
+            self.traffic.found += 1
+            return stored
+        with self._alone(self.root / "locks" / f"{name}.lock"):
             result = self.arrays(identity, inputs, lambda: train(checkpoints))
-            checkpoints.discard()
+            checkpoints.discard()  # of nobody else: whoever trains this has the lock
         return result
+
+    # --- files --------------------------------------------------------------------------------
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         return self.root / "arrays" / f"{address(key)}.npz"
@@ -199,14 +219,95 @@ class PredictionStore:
         key: Mapping[str, Any],
         held: Sequence[Mapping[str, np.ndarray] | None],
     ) -> dict[bytes, tuple[float, str]]:
-        """Energy and problem of every row in these files and batches."""
+        """Energy and problem of every row in these files and batches, where that is for ever."""
         known: dict[bytes, tuple[float, str]] = {}
-        for batch in [*(_batch(path, key) for path in sorted(paths)), *held]:
+        found = (self._read(path, key, partial(_misnamed, path)) for path in sorted(paths))
+        for batch in [*found, *held]:
             if batch is not None:
-                rows = (row.tobytes() for row in batch["rows"])
-                values = zip(batch["energy"].tolist(), batch["problem"].tolist(), strict=True)
+                use = _known(batch) & ~batch.get(_RAISED, np.False_)
+                rows = (row.tobytes() for row in batch["rows"][use])
+                values = zip(
+                    batch["energy"][use].tolist(), batch["problem"][use].tolist(), strict=True
+                )
                 known.update(zip(rows, values, strict=True))
         return known
+
+    def _read(
+        self,
+        path: Path,
+        key: Mapping[str, Any],
+        wrong: Callable[[Mapping[str, np.ndarray]], str] = lambda _: "",
+    ) -> dict[str, np.ndarray] | None:
+        """The arrays of a file, or None: with a warning if it is there and not what its name says.
+
+        Args:
+            wrong: in words, what is wrong with its arrays.
+        """
+        if path in self._memory:
+            return dict(self._memory[path])
+        if not is_there(path):
+            return None
+        try:
+            arrays, header = read_columns(path)
+            if header != {"format": FORMAT, "key": key}:
+                raise DataError("it was written for other weights, settings or inputs.")
+            if words := wrong(arrays):
+                raise DataError(words)
+        except DataError as error:
+            self._warn(
+                f"{path.name} in the prediction store cannot be used: {error} Its rows are "
+                "computed again."
+            )
+            return None
+        return arrays
+
+    def _keep(self, path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Write what other sessions may read, and remember what they may not."""
+        kept = dict(arrays)
+        raised = kept.pop(_RAISED, np.zeros(0, dtype=bool))
+        if raised.any():
+            self._memory[path] = dict(arrays)
+            kept["problem"] = np.where(raised, "", kept["problem"])
+            if not _known(kept).any():
+                return
+        try:
+            write_columns(path, kept, {"format": FORMAT, "key": key})
+        except OSError as error:
+            self._memory[path] = dict(arrays)
+            self._cannot_write(path, error)
+
+    def _cannot_write(self, path: Path, error: OSError) -> None:
+        first, self._remarked = not self._remarked, True
+        if first:
+            self._warn(
+                f"could not write {path}: {error}. The session goes on from memory, and the next "
+                "one computes again what is not stored. Free space, or name another folder in "
+                "HARNESS_CACHE; what was stored before is intact."
+            )
+
+    @staticmethod
+    def _warn(words: str) -> None:
+        warnings.warn(words, StoreWarning, stacklevel=2)
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[None]:
+        """Nobody else is within, on this path; where no lock can be made, nothing can be stored.
+
+        The system lets a lock go when its owner dies, so that a killed session keeps nobody
+        waiting.
+        """
+        from filelock import FileLock
+
+        lock = FileLock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            self._cannot_write(path, error)
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 class _Table:
@@ -218,15 +319,26 @@ class _Table:
         self._crystals = crystals
         self._energy = np.full(n, np.nan)
         self._problems: dict[int, str] = {}
+        self._raised = np.zeros(n, dtype=bool)
         self._more = {name: np.full(shapes[name], np.nan) for name in properties[1:]}
 
     def fill(self, rows: np.ndarray, batch: Mapping[str, np.ndarray]) -> None:
         self._energy[rows] = batch["energy"]
         stated = zip(rows.tolist(), batch["problem"].tolist(), strict=True)
         self._problems.update({row: problem for row, problem in stated if problem})
+        self._raised[rows] = batch.get(_RAISED, np.False_)
         for name, table in self._more.items():
-            where = rows if name == "stress" else self._crystals.atoms_of(rows)
-            table[where] = batch[name]
+            table[self._of(name, rows)] = batch[name]
+
+    def columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Some rows as a batch."""
+        stated = [self._problems.get(row, "") for row in rows.tolist()]
+        batch = _columns(self._crystals.row_hashes()[rows], self._energy[rows], stated)
+        more = {name: table[self._of(name, rows)] for name, table in self._more.items()}
+        return {**batch, **more, _RAISED: self._raised[rows]}
+
+    def _of(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return rows if name == "stress" else self._crystals.atoms_of(rows)
 
     def prediction(self) -> Prediction:
         split = np.cumsum(self._crystals.n_atoms)[:-1]
@@ -237,6 +349,7 @@ class _Table:
         return Prediction(
             energy=self._energy,
             problems=dict(sorted(self._problems.items())),
+            raised=frozenset(np.flatnonzero(self._raised).tolist()),
             forces=forces,
             stress=self._more.get("stress"),
             magmoms=magmoms,
@@ -253,11 +366,60 @@ def _columns(
     }
 
 
-def _joined(values: Any, name: str) -> np.ndarray:
-    """One array of all rows or all atoms; a model that left out what was asked is at fault."""
-    if values is None:
-        raise ModelError(f"the model was asked for {name} and gave none; correct its adapter")
-    return np.asarray(values if name == "stress" else np.concatenate(values), np.float64)
+_Shapes = dict[str, tuple[int, ...]]
+
+
+def _shapes(n: int, atoms: int, properties: Sequence[str]) -> _Shapes:
+    """The columns of a batch of so many rows and atoms."""
+    of = {
+        "energy": (n,),
+        "forces": (atoms, 3),
+        "stress": (n, 3, 3),
+        "magmoms": (atoms,),
+    }
+    return {"rows": (n, 32), "problem": (n,)} | {name: of[name] for name in properties}
+
+
+def _told(prediction: Prediction, hashes: np.ndarray, shapes: _Shapes) -> dict[str, np.ndarray]:
+    """What a model said of some rows, as a batch.
+
+    Raises:
+        ModelError: it left something out, or gave another shape than the rows have.
+    """
+    stated = [prediction.problems.get(row, "") for row in range(len(hashes))]
+    batch = _columns(hashes, prediction.energy, stated)
+    for name in shapes.keys() - batch.keys():
+        if (values := getattr(prediction, name)) is None:
+            raise ModelError(f"the model was asked for {name} and gave none; correct its adapter")
+        batch[name] = np.asarray(values if name == "stress" else np.concatenate(values), np.float64)
+    if words := _unlike(hashes, shapes, batch):
+        raise ModelError(f"the model was asked for something else: {words} Correct its adapter.")
+    raised = np.zeros(len(hashes), dtype=bool)
+    raised[sorted(prediction.raised)] = True
+    return {**batch, _RAISED: raised}
+
+
+def _known(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(k,) bool, rows that have an energy or a reason for having none; others are asked again."""
+    return np.isfinite(batch["energy"]) | (batch["problem"] != "")
+
+
+def _unlike(hashes: np.ndarray, shapes: _Shapes, batch: Mapping[str, np.ndarray]) -> str:
+    """In words, what makes a batch another one than that of these rows; empty if nothing does."""
+    if (found := {name: array.shape for name, array in batch.items()}) != shapes:
+        return f"it holds {found}, not {shapes}."
+    if not np.array_equal(batch["rows"], hashes):
+        return "it holds other rows."
+    if (np.isfinite(batch["energy"]) & (batch["problem"] != "")).any():
+        return "it holds energies of rows that are said to have none."
+    return ""
+
+
+def _misnamed(path: Path, batch: Mapping[str, np.ndarray]) -> str:
+    """As `_unlike`, for a batch of energies whose rows its name alone tells."""
+    if "rows" in batch and path.stem == address(batch["rows"].tobytes().hex()):
+        return _unlike(batch["rows"], _shapes(len(batch["rows"]), 0, ("energy",)), batch)
+    return "it holds other rows."
 
 
 def refit_once(
@@ -273,29 +435,6 @@ def refit_once(
     return References(name="refit", energies_ev_per_atom=kept["energies"])
 
 
-@contextmanager
-def _alone(path: Path, *, unless: Callable[[], bool]) -> Iterator[None]:
-    """Nobody else is within, on this path; nobody is waited for where ``unless`` holds.
-
-    The system lets a lock go when its owner dies, so that a killed session keeps nobody waiting.
-    """
-    from filelock import FileLock
-
-    if unless():
-        yield
-        return
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise _not_written(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:
     """sha256 over arrays, to name the rows a stored result belongs to."""
     total = hashlib.sha256()
@@ -304,75 +443,3 @@ def row_digest(*arrays: np.ndarray | Sequence[str]) -> str:
         total.update(f"{values.dtype.str}{values.shape}".encode())
         total.update(values.tobytes())
     return total.hexdigest()
-
-
-def _write(path: Path, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    try:
-        write_columns(path, arrays, {"format": FORMAT, "key": key})
-    except OSError as error:
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"could not write {path}: {error}. Free space, or name another folder in HARNESS_CACHE; "
-        "what was stored before is intact."
-    )
-
-
-def _batch(
-    path: Path,
-    key: Mapping[str, Any],
-    hashes: np.ndarray | None = None,
-    atoms: int = 0,
-    properties: Sequence[str] = ("energy",),
-) -> dict[str, np.ndarray] | None:
-    """The batch of a file, if it is there and of these rows; else None, with a warning if it is.
-
-    Args:
-        hashes: of the rows it must hold, in this order; None: whichever it holds.
-        atoms: how many they have in all.
-        properties: what it must hold of them, and nothing else.
-    """
-
-    def check(arrays: Mapping[str, np.ndarray]) -> None:
-        if set(arrays) != {"rows", "problem", *properties}:
-            raise DataError(f"it holds {', '.join(sorted(arrays))}, not what was asked for")
-        n = len(arrays["rows"]) if hashes is None else len(hashes)
-        if hashes is not None and not np.array_equal(arrays["rows"], hashes):
-            raise DataError("it holds other rows")
-        shapes = {
-            "rows": (n, *arrays["rows"].shape[1:]),
-            "energy": (n,),
-            "problem": (n,),
-            "forces": (atoms, 3),
-            "stress": (n, 3, 3),
-            "magmoms": (atoms,),
-        }
-        for name, array in arrays.items():
-            if array.shape != shapes[name]:
-                raise DataError(f"its {name} have shape {array.shape}, not {shapes[name]}")
-
-    return _read(path, key, check) if path.exists() else None
-
-
-def _read(
-    path: Path,
-    key: Mapping[str, Any],
-    check: Callable[[Mapping[str, np.ndarray]], None] = lambda _: None,
-) -> dict[str, np.ndarray] | None:
-    """The arrays of a file, or None with a warning if it is not what its name says."""
-    try:
-        arrays, header = read_columns(path)
-        if header != {"format": FORMAT, "key": key}:
-            raise DataError("it was written for other weights, settings or inputs")
-        check(arrays)
-    except DataError as error:
-        warnings.warn(
-            f"{path.name} in the prediction store cannot be used: {error} Its rows are computed "
-            "again.",
-            StoreWarning,
-            stacklevel=3,
-        )
-        return None
-    return arrays

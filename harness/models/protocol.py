@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -44,6 +47,7 @@ class Prediction:
         np.ndarray
     )  # (n,) float64, eV/atom as the model defines it; nan exactly where not scored
     problems: dict[int, str] = field(default_factory=dict)  # row -> why it was not scored
+    raised: frozenset[int] = frozenset()  # of these, rows where somebody's code raised: it may pass
     forces: list[np.ndarray] | None = None  # n of (n_atoms, 3), eV/Å
     stress: np.ndarray | None = None  # (n, 3, 3), GPa, tension positive
     magmoms: list[np.ndarray] | None = None  # n of (n_atoms,), μB, magnitudes
@@ -55,11 +59,31 @@ class Prediction:
                 f"rows without a finite energy {sorted(not_scored)[:5]} and rows with a stated "
                 f"problem {sorted(self.problems)[:5]} differ: a row is scored or explained"
             )
+        if not self.raised <= set(self.problems):
+            raise ValueError(f"raised={sorted(self.raised)[:5]}: not all of them have a problem")
+        if self.raised:
+            for heard in _LISTENING.get():
+                heard.append(self)
 
     @property
     def scored(self) -> np.ndarray:
         """(n,) bool, True where the energy may be used."""
         return np.isfinite(self.energy)
+
+
+_LISTENING: ContextVar[tuple[list[Prediction], ...]] = ContextVar("listening", default=())
+
+
+@contextmanager
+def listening() -> Iterator[list[Prediction]]:
+    """Predictions made within of which a row raised: what is made of them may come out otherwise
+    next time, for want of memory now say, and is not to be kept."""
+    heard: list[Prediction] = []
+    token = _LISTENING.set((*_LISTENING.get(), heard))
+    try:
+        yield heard
+    finally:
+        _LISTENING.reset(token)
 
 
 @runtime_checkable

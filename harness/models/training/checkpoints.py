@@ -15,19 +15,20 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from harness.data.columns import write_atomically
-from harness.errors import DataError, ModelError
+from harness.errors import DataError, ModelError, Remark
 
 FORMAT = "mlip-claims checkpoint 1"
 _KEPT = 2
 
 
-class CheckpointWarning(UserWarning):
-    """A checkpoint was damaged; an earlier one, or the start, is used in its place."""
+class CheckpointWarning(Remark):
+    """A checkpoint was damaged, and an earlier one or the start is used; or none can be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write one and forget all but the last two.
 
-        Raises:
-            DataError: it could not be written; the earlier ones are intact.
+        Where it cannot be written, the training goes on with a warning, and a killed one goes on
+        from an earlier checkpoint.
         """
         import torch
 
@@ -73,14 +74,23 @@ class Checkpoints:
         try:
             write_atomically(path, write)
         except OSError as error:
-            raise DataError(
-                f"could not write {path}: {error}. Free space, or name another folder in "
-                "HARNESS_CACHE; earlier checkpoints are intact, and the training goes on from the "
-                "last when it is started again."
-            ) from error
+            warnings.warn(
+                f"could not write {path}: {error}. The training goes on, and one that is killed "
+                "starts again from an earlier epoch. Free space, or name another folder in "
+                "HARNESS_CACHE.",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+            return path
         for old in self._paths()[:-_KEPT]:
-            old.unlink(missing_ok=True)
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
         return path
+
+    @property
+    def exist(self) -> bool:
+        """Whether there is one."""
+        return bool(self._paths())
 
     def last(self) -> Checkpoint | None:
         """The latest that can be read, or None. Damaged ones are passed over with a warning.
@@ -112,17 +122,26 @@ class Checkpoints:
             if header.pop("sha256") != _sha256(header, payload):
                 raise ValueError("its content does not match its checksum")
             key, epoch, record = header["key"], int(header["epoch"]), header["record"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            tensors = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            if not isinstance(tensors, dict):
+                raise TypeError(f"it holds a {type(tensors).__name__}, not tensors by name")
+        except MemoryError:
+            raise
+        except OSError as error:
             raise ModelError(
-                f"checkpoint {path} cannot be used: {error}. Delete it; the training goes on from "
-                "an earlier one or starts again."
+                f"checkpoint {path} cannot be read ({error}). Allow it; until then the training "
+                "goes on from an earlier one or starts again."
+            ) from error
+        except Exception as error:  # torch has many words for what is not its own
+            raise ModelError(
+                f"checkpoint {path} cannot be used ({type(error).__name__}: {error}). Delete it; "
+                "the training goes on from an earlier one or starts again."
             ) from error
         if key != json.loads(json.dumps(self.key)):
             raise DataError(
                 f"checkpoint {path} is of another training: {_difference(key, self.key)}. Name "
                 "another folder, or delete it to start this training anew."
             )
-        tensors = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         return Checkpoint(epoch=epoch, tensors=tensors, record=record)
 
     def discard(self) -> None:
