@@ -4,6 +4,7 @@
 # make lint    ruff and mypy
 # make bench   speed, side by side with chgnet, on little input; docs/performance.md has the record
 # make mutants small faults planted in the core, one at a time: do its tests notice? (docs/mutants.md)
+# make planted defects that real projects make, one at a time: what turns red? (docs/planted.md)
 # make clean   remove what the above made here (not the cache of predictions)
 #
 # Each creates .venv with pinned versions if it is not there. PYTHON=python3.12 chooses another
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: fold0 test nightly lint bench mutants clean
+.PHONY: fold0 test nightly lint bench mutants planted clean
 
 fold0: $(READY)
 	$(BIN)/python -m pytest checks/ -m fold0 $(ARGS)
@@ -36,6 +37,9 @@ bench: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+planted: $(READY)
+	env -u HARNESS_DATA $(BIN)/python -m tests.planted --document $(ARGS)
 
 # matbench 0.6 pins packages that cannot be built any more; without its pins it works.
 $(READY): pyproject.toml constraints.txt
