@@ -11,6 +11,7 @@ from harness.report import journal, products
 from harness.report.journal import NAME, Journal, read
 from tests.test_evidence import CLAIM, MEASURED, Evidence
 
+NOTHING = {"budget_minutes": None, "chosen": {}, "left_out": []}
 ABOUT = {
     "started": "2026-01-02T03:04:05+00:00",
     "model": "m",
@@ -33,11 +34,16 @@ def record(case):
     return Evidence.of(CLAIM, MEASURED, case=case, test=f"t::{case}")
 
 
+def begin(kept):
+    kept.tell("begin", at=0.0, about=ABOUT, budget_minutes=None, chosen={"t::a": ""}, left_out=[])
+
+
 def told(folder, *checks, end=True):
     """A journal of a session with cases b and a, told in this order."""
     kept = Journal(folder / NAME)
-    kept.tell("begin", at=0.0, about=ABOUT, budget_minutes=None)
-    kept.tell("chosen", at=0.0, chosen={"t::a": "k[a]", "t::b": "k[b]"}, left_out=["k[c]"])
+    begin(kept)
+    chosen = {"t::a": "k[a]", "t::b": "k[b]"}
+    kept.tell("chosen", at=0.0, chosen=chosen, left_out=["k[c]"])  # as from another process
     for one in checks or (check(1, "t::b", record("b")), check(0, "t::a", record("a"))):
         kept.tell("check", at=1.25, **one)
     if end:
@@ -157,8 +163,9 @@ def test_lines_gone_doubled_or_of_another_make_are_named(tmp_path, change, says)
     [
         ("begun", {}, "no line of a journal tells 'begun'"),
         (["begin"], {}, "no line of a journal tells"),
-        ("begin", {"about": [], "budget_minutes": None}, "Expected `object`, got `array`"),
-        ("begin", {"about": {"seconds": "x"}, "budget_minutes": None}, "Expected `float`"),
+        ("begin", {"about": [], **NOTHING}, "Expected `object`, got `array`"),
+        ("begin", {"about": {"seconds": "x"}, **NOTHING}, "Expected `float`"),
+        ("begin", {"about": {}, **NOTHING, "chosen": []}, "Expected `object`, got `array`"),
         ("chosen", {"chosen": {"a": 1}, "left_out": []}, "Expected `str`, got `int`"),
         ("check", {}, "missing required field"),
         ("check", check(0, "t", outcome=outcome("t", seconds="x")), "Expected `float`"),
@@ -174,7 +181,7 @@ def test_an_entry_of_other_types_is_refused(tmp_path, what, entry, says):
 
 def test_what_found_no_place_is_written_before_the_next_line(tmp_path, monkeypatch):
     kept = Journal(tmp_path / NAME)
-    kept.tell("begin", at=0.0, about=ABOUT, budget_minutes=None)
+    begin(kept)
     whole = (tmp_path / NAME).read_bytes()
 
     def full(descriptor):
@@ -197,7 +204,7 @@ def test_what_found_no_place_is_written_before_the_next_line(tmp_path, monkeypat
 def test_a_journal_without_a_file_remembers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = Journal(None)
-    kept.tell("begin", at=0.0, about=ABOUT, budget_minutes=None)
+    begin(kept)
     assert kept.told.about == ABOUT
     assert kept.problem == ""
     assert list(Path().iterdir()) == []

@@ -46,8 +46,16 @@ def toy(tmp_path_factory):
 def begin(folder, report):
     command = [sys.executable, "-m", "pytest", "--report", str(report), *PLAIN]
     return subprocess.Popen(  # noqa: S603
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+
+
+def undisturbed(folder, report):
+    """A session that nobody kills."""
+    process = begin(folder, report)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said.decode()
+    return Session.load(report)
 
 
 def timeless(session):
@@ -61,13 +69,11 @@ def killed(folder, report, seconds):
         time.sleep(0.002)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
 def test_what_a_killed_session_left_is_readable_marked_and_gone_on_with(toy, tmp_path):
-    undisturbed = tmp_path / "undisturbed"
-    assert begin(toy, undisturbed).wait() == 0
-    whole = Session.load(undisturbed)
+    whole = undisturbed(toy, tmp_path / "whole")
     assert len(whole.claims) == CHECKS
     draw, partial = random.Random(0), 0  # noqa: S311
     for k in range(KILLS):
@@ -86,10 +92,11 @@ def test_what_a_killed_session_left_is_readable_marked_and_gone_on_with(toy, tmp
         assert main(["verify", str(report)]) == 0
     assert partial > KILLS / 2
     assert main(["history", str(tmp_path / "reports")]) == 0
-    assert begin(toy, report).wait() == 0  # the same command again
-    again = Session.load(report)
+    again = undisturbed(toy, report)  # the same command
     assert again.complete
     assert timeless(again) == timeless(whole)
     assert not (report / "previous").exists()
-    figures = [sorted(p.name for p in (r / "figures").iterdir()) for r in (report, undisturbed)]
+    figures = [
+        sorted(p.name for p in (r / "figures").iterdir()) for r in (report, tmp_path / "whole")
+    ]
     assert figures[0] == figures[1]

@@ -288,7 +288,7 @@ EDITS = {
     # journal
     "journal-number": (
         lines(lambda of: [line.replace(b'"of":61', b'"of":60', 1) for line in of]),
-        "line 3 of journal.jsonl is damaged: it is not what its digest",
+        "line 2 of journal.jsonl is damaged: it is not what its digest",
     ),
     "journal-line": (
         lines(lambda of: of[:3] + of[4:]),

@@ -49,15 +49,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begin:
-    about: dict[str, Any]
-    budget_minutes: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Chosen:
     chosen: dict[str, str]
     left_out: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begin(_Chosen):
+    about: dict[str, Any]
+    budget_minutes: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,7 @@ class Told:
             case _Begin():
                 Session.from_dict({"session": said.about, "claims": []})  # which knows the types
                 self.about, self.budget_minutes = said.about, said.budget_minutes
+                self.chosen, self.left_out = said.chosen, said.left_out
             case _Chosen():
                 self.chosen, self.left_out = said.chosen, said.left_out
             case _Check():

@@ -113,11 +113,11 @@ class Recorder:
             "machine": machine(),
             "versions": versions(),
         }
-        self._tell("begin", about=about, budget_minutes=self.budget_minutes)
-        self.choose()
+        chosen = {"chosen": self.chosen, "left_out": self.left_out}
+        self._tell("begin", about=about, budget_minutes=self.budget_minutes, **chosen)
 
     def choose(self) -> None:
-        """Tell what is to be checked, as far as this process knows."""
+        """Tell what is to be checked once another process has said what that is called."""
         self._tell("chosen", chosen=self.chosen, left_out=self.left_out)
 
     def collect(self, report: pytest.TestReport) -> None:
