@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.data import auto_choice, load_dataset, matbench
+from harness.data import auto_choice, load_dataset, matbench, peers, targets, texts, wbm
+from harness.data.frames import DIMERS_FILE, FRAME_SETS, load_dimers, load_frames
 from harness.errors import ConfigError, DataError
 from tests.official_rows import crystal, layout, write_layout, write_targets
 
@@ -141,3 +145,87 @@ def test_a_known_file_is_named_without_being_read(
     assert auto_choice(path)[0] == "matbench_mp_e_form (subset)"
     with pytest.raises(ConfigError, match="neither a data set nor a file"):
         auto_choice(tmp_path / "absent.json.gz")
+
+
+# --- published files ------------------------------------------------------------------------------
+
+
+def test_other_files_under_a_published_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    for name, load in (
+        (FRAME_SETS["mlearn-Si"].file, lambda: load_frames("mlearn-Si")),
+        (FRAME_SETS["mpf-TP"].file, lambda: load_frames("mpf-TP")),
+        (DIMERS_FILE, load_dimers),
+        (wbm.FILE_NAME, wbm.load),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(b"[]"))
+        with pytest.raises(DataError, match=r"is not the published file: sha256 of its text is"):
+            load()
+        (tmp_path / name).write_bytes(gzip.compress(b" " * 65_000_000, 1))
+        with pytest.raises(DataError, match="more than 64 MB"):
+            load()
+
+
+def test_a_published_text_may_be_packed_in_any_way(tmp_path: Path) -> None:
+    text = b"one text"
+    sha256 = hashlib.sha256(text).hexdigest()
+    for content in (text, gzip.compress(text, 1), gzip.compress(text, 9)):
+        (tmp_path / "a").write_bytes(content)
+        texts.check_published(tmp_path / "a", sha256, "its publisher")
+    (tmp_path / "a").write_bytes(text + b"!")
+    with pytest.raises(DataError, match="Restore it from its publisher"):
+        texts.check_published(tmp_path / "a", sha256, "its publisher")
+
+
+def test_all_official_rows_have_the_published_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_targets(tmp_path / "data", layout(table()["data"]))
+    path = folder / targets.FILE_NAME
+    assert len(targets.load(path)) == 6  # a part of them is compared with nothing
+    monkeypatch.setattr(targets, "N_OFFICIAL", 6)
+    monkeypatch.setattr(targets, "_FILE_KIND", "targets-test")
+    with pytest.raises(
+        DataError, match=r"does not hold the published values.*of its columns is"
+    ) as e:
+        targets.load(path)
+    found = re.search(r"columns is ([0-9a-f]{64})", str(e.value))
+    assert found
+    monkeypatch.setattr(targets, "CONTENT_SHA256", found[1])
+    assert len(targets.load(path)) == 6
+
+
+def test_all_peers_predictions_are_the_published_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"mbid": ["mb-mp-e-form-000001", "mb-mp-e-form-000002"], "fold": [0, 1]}
+    path = tmp_path / "peers.parquet"
+
+    def write(**changes: list) -> Path:
+        pq.write_table(pa.table({**columns, "CGCNN": [0.5, 0.25], **changes}), path)
+        return path
+
+    assert len(peers.load_peer_predictions(write()).ids) == 2
+    monkeypatch.setattr(peers, "N_OFFICIAL", 2)
+    with pytest.raises(DataError, match="does not hold the published values") as e:
+        peers.load_peer_predictions(path)
+    found = re.search(r"columns is ([0-9a-f]{64})", str(e.value))
+    assert found
+    monkeypatch.setattr(peers, "CONTENT_SHA256", found[1])
+    assert peers.load_peer_predictions(path).predictions["CGCNN"].tolist() == [0.5, 0.25]
+    for wrong in ({"CGCNN": [0.5, 0.26]}, {"fold": [1, 0]}, {"mbid": columns["mbid"][::-1]}):
+        with pytest.raises(DataError, match="does not hold the published values"):
+            peers.load_peer_predictions(write(**wrong))
+    for wrong, said in (
+        ({"mbid": [None, "mb-mp-e-form-000002"]}, "mbid or a prediction is not as described"),
+        ({"CGCNN": ["a", "b"]}, "mbid or a prediction is not as described"),
+        ({"mbid": [], "fold": [], "CGCNN": []}, "0 rows of 1 models"),
+    ):
+        with pytest.raises(DataError, match=said):
+            peers.load_peer_predictions(write(**wrong))

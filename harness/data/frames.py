@@ -49,38 +49,54 @@ class FrameSet:
     source: str  # publisher's repository and file
     licence: str
     n_official: int  # frames in the published file
+    sha256: str  # of the published text
 
 
-def _mlearn(symbol: str, n: int) -> FrameSet:
+def _mlearn(symbol: str, n: int, sha256: str) -> FrameSet:
     return FrameSet(
         file=f"mlearn/{symbol}-test.json.gz",
         source=f"materialsvirtuallab/mlearn on GitHub, data/{symbol}/test.json, gzipped",
         licence="BSD-3-Clause",
         n_official=n,
+        sha256=sha256,
     )
 
 
-def _mattersim(name: str, n: int) -> FrameSet:
+def _mattersim(name: str, n: int, sha256: str) -> FrameSet:
     return FrameSet(
         file=f"off_equilibrium/{name}.xyz.gz",
         source=f"microsoft/mattersim on GitHub, data/benchmarks/{name}.xyz, gzipped",
         licence="MIT",
         n_official=n,
+        sha256=sha256,
     )
 
 
-_MLEARN_FRAMES = {"Si": 25, "Ge": 25, "Li": 29, "Mo": 23, "Cu": 31, "Ni": 31}
+_MLEARN_FRAMES = {
+    "Si": (25, "d452b30a89f23bff76f7cc529b7b6c2d159ea81ccd5a4599fb1a18207654fa91"),
+    "Ge": (25, "737ea6159c9dd27ebee7fb8ffae22f15e20466884927771248ca4f5b2cd3f093"),
+    "Li": (29, "554d0ce60b35a07b357be3a80bf04f68eb8fc97b5a88328caf08c860b5e9b260"),
+    "Mo": (23, "68169e2927c2115daa2f504805fcb9548ee65daf2dd015428807ba92f8e13bb8"),
+    "Cu": (31, "1805a315ce8d0ce4a18bb761df4c4f619909ce114d598d426015d0071edc98c2"),
+    "Ni": (31, "dccbfa14ddff5d1d35f658c48b68f6b431f95496a5261ef8b8f4d1d41e36008a"),
+}
 _MATTERSIM_FRAMES = {
-    "mptrj-random-1k": 1000,
-    "mptrj-highest-stress-1k": 1000,
-    "alexandria-random-1k": 1000,
-    "mpf-TP": 1069,
-    "mpf-alkali-TP": 460,
-    "random-TP": 693,
+    "mptrj-random-1k": (1000, "8e48469016e5baf69d765580416238c81ea84887db61dc424c43936ebf50f7e5"),
+    "mptrj-highest-stress-1k": (
+        1000,
+        "20ce1cd8da3ccdc45c1904a8b3bf9583f03c595b914682661de221a633170249",
+    ),
+    "alexandria-random-1k": (
+        1000,
+        "067b94bde28b2c88b57c3e38cab72bee7e551820b7eb3489eaf49d1595f538d2",
+    ),
+    "mpf-TP": (1069, "5d07c81a4061ee314c84d6e5fb5913dc527e8536bc359fa00090bd206965d516"),
+    "mpf-alkali-TP": (460, "52a7d4b202e2abd5b294f5bbcdb73072a1f2813d301ec878a5bf0641b1c15c8c"),
+    "random-TP": (693, "c14473dcf4bd71e1ed11556ac9ff12b68e7a423d813f939bc9eedaef663054d9"),
 }
 FRAME_SETS: dict[str, FrameSet] = {
-    **{f"mlearn-{symbol}": _mlearn(symbol, n) for symbol, n in _MLEARN_FRAMES.items()},
-    **{name: _mattersim(name, n) for name, n in _MATTERSIM_FRAMES.items()},
+    **{f"mlearn-{symbol}": _mlearn(symbol, *of) for symbol, of in _MLEARN_FRAMES.items()},
+    **{name: _mattersim(name, *of) for name, of in _MATTERSIM_FRAMES.items()},
 }
 MLEARN = tuple(f"mlearn-{symbol}" for symbol in _MLEARN_FRAMES)
 TEMPERATURE_PRESSURE = ("mpf-TP", "mpf-alkali-TP", "random-TP")
@@ -97,6 +113,7 @@ PUBLISHED_MAE_EV_PER_ATOM: dict[str, dict[str, float]] = {
 }
 
 DIMERS_FILE = "diatomics-dft.json.gz"
+DIMERS_SHA256 = "9de79a3b0eade98272971d0d819475e69379127d1e3622fae0cf3053b355af9f"  # of its text
 DIMERS_SOURCE = "janosh/matbench-discovery on GitHub, site/src/lib/diatomics-dft.json.gz"
 FARTHEST_DIMER_ANG = 100.0  # beyond any interaction; further is another unit or damage
 _VOIGT_OF_VASP = ((0, 3, 5), (3, 1, 4), (5, 4, 2))  # into xx yy zz xy yz zx
@@ -177,14 +194,22 @@ def load_frames(name: str, path: Path | None = None) -> Frames:
     Raises:
         ConfigError: the name is unknown.
         DataAbsent: the file is not in HARNESS_DATA; the message says where it is published.
-        DataError: the file is not as described; the message names the frame.
+        DataError: the file in HARNESS_DATA is not the published one, or a file is not as described;
+            the message names the frame.
     """
     if name not in FRAME_SETS:
         raise ConfigError(f"no set of frames {name!r}; known: {', '.join(FRAME_SETS)}")
     about = FRAME_SETS[name]
-    path = path or _require(about.file, about.source)
-    read = _read_mlearn if name in MLEARN else _read_xyz
-    columns, sha256 = converted(path, f"frames-2-{name}", lambda: read(name, path).columns())
+    published = path is None
+    at = path or _require(about.file, about.source)
+
+    def columns_of() -> dict[str, np.ndarray]:
+        if published:
+            texts.check_published(at, about.sha256, about.source)
+        return (_read_mlearn if name in MLEARN else _read_xyz)(name, at).columns()
+
+    kind = f"frames-2-{name}" if published else f"frames-2-{name}-other"
+    columns, sha256 = converted(at, kind, columns_of)
     fields = ("numbers", "frac_coords", "lattices", "offsets")
     crystals = Crystals(**{field: columns.pop(field) for field in fields})
     return Frames(
@@ -446,9 +471,12 @@ def load_dimers(functional: str = "PBE", path: Path | None = None) -> Dimers:
 
     Raises:
         DataAbsent: the file is not in HARNESS_DATA; the message says where it is published.
-        DataError: the file is not as described; the message names the curve.
+        DataError: the file in HARNESS_DATA is not the published one, or a file is not as described;
+            the message names the curve.
     """
-    path = path or _require(DIMERS_FILE, DIMERS_SOURCE)
+    if path is None:
+        path = _require(DIMERS_FILE, DIMERS_SOURCE)
+        texts.check_published(path, DIMERS_SHA256, DIMERS_SOURCE)
     restore = f"Restore it from {DIMERS_SOURCE}."
     try:
         text = texts.json_text(path)

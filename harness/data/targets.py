@@ -3,13 +3,14 @@
 Source: materialsproject/matbench, scripts/artifacts (MIT); Materials Project data CC-BY-4.0. Row
 order is the official one. The composition is the cell's content. Unit: eV/atom.
 
-Public: load, parse_compositions, read_parquet.
+Public: load, parse_compositions, read_parquet, check_content.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,9 @@ from harness.errors import DataError
 
 FILE_NAME = "matbench_mp_e_form_targets.parquet"
 
-_FILE_KIND = "targets-1"
+# of the columns of all official rows: parquet has no checksum, and other writers pack it otherwise
+CONTENT_SHA256 = "ad6bb49cafe190ed74bcad821a83b3ce160fd1863c097afa8459202306b6b1a3"
+_FILE_KIND = "targets-2"  # 2: all official rows are as published
 _WORD = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,5})")
 
 
@@ -68,13 +71,23 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
         ) from error
     compositions = parse_compositions(columns["composition"].tolist(), ids).reshape(-1)
     cells = np.flatnonzero(compositions)
-    return {
-        "ids": np.array(ids),
-        "index": index,
-        "target": target,
-        "cells": cells,
-        "counts": compositions[cells],
-    }
+    found = {"index": index, "target": target, "cells": cells, "counts": compositions[cells]}
+    if len(ids) == N_OFFICIAL:
+        check_content(path, found, CONTENT_SHA256)
+    return {"ids": np.array(ids), **found}
+
+
+def check_content(path: Path, columns: Mapping[str, np.ndarray], sha256: str) -> None:
+    """Raises DataError unless these columns are the published ones, in this order."""
+    found = hashlib.sha256()
+    for name, values in columns.items():
+        kind = "<i8" if values.dtype.kind in "iu" else "<f8"
+        found.update(name.encode() + b"\0" + values.astype(kind).tobytes())
+    if found.hexdigest() != sha256:
+        raise DataError(
+            f"{path} does not hold the published values: sha256 of its columns is "
+            f"{found.hexdigest()}, expected {sha256}. Restore it from its publisher."
+        )
 
 
 def parse_compositions(texts: Sequence[str], ids: Sequence[str]) -> np.ndarray:

@@ -4,11 +4,13 @@ Three megabytes of gzip can hold three gigabytes. What is read whole may have 64
 read in pieces 64 times that; HARNESS_MOST_MB raises both. Objects made of a text take up to twenty
 times as much memory as the text.
 
-Public: pieces, whole, decoded, json_text, check, most_bytes, MOST_VARIABLE, RESTORE.
+Public: pieces, whole, decoded, json_text, check_json, check, check_published, most_bytes,
+MOST_VARIABLE, RESTORE.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -90,6 +92,18 @@ def check(path: Path) -> None:
     """Raises DataError where `whole` would: for readers that open the file themselves."""
     for _ in _bounded(path, most_bytes()):
         pass
+
+
+def check_published(path: Path, sha256: str, source: str) -> None:
+    """Raises DataError unless the file's text is the published one, however it is packed."""
+    found = hashlib.sha256()
+    for piece in _bounded(path, most_bytes()):
+        found.update(piece)
+    if found.hexdigest() != sha256:
+        raise DataError(
+            f"{path} is not the published file: sha256 of its text is {found.hexdigest()}, "
+            f"expected {sha256}. Restore it from {source}."
+        )
 
 
 def _bounded(path: Path, most: int) -> Iterator[bytes]:

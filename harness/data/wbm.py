@@ -33,6 +33,7 @@ from harness.errors import DataError
 
 NAME = "wbm"
 FILE_NAME = "wbm-random-pbe52-equilibrium-2025.1.json.gz"
+TEXT_SHA256 = "d219ffcc5dd5e805ac8ff87454162ea62dd13c283d32f9af5c5c95b70dcda673"
 N_OFFICIAL = 972
 
 
@@ -53,9 +54,11 @@ def load(path: Path | None = None) -> Dataset:
 
     Raises:
         NotAvailable: the file is not in HARNESS_DATA.
-        DataError: it is not as described.
+        DataError: the one in HARNESS_DATA is not the published one, or it is not as described.
     """
-    path = path or require_shared_data_file(FILE_NAME)
+    if path is None:
+        path = require_shared_data_file(FILE_NAME)
+        texts.check_published(path, TEXT_SHA256, "materialsvirtuallab/matcalc")
     try:
         rows = msgspec.json.decode(texts.json_text(path), type=list[_Row])
     except msgspec.MsgspecError as error:
