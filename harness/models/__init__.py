@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 from harness.errors import ConfigError, HarnessError, ModelError, NotAvailable
-from harness.models import ase, chgnet, mattersim, sevennet
+from harness.models import ase, chgnet, diep, mattersim, sevennet
 from harness.models.cards import Card, elements_named
 from harness.models.foreign import others_warnings, words
 from harness.models.protocol import Identity, Model, Prediction
@@ -61,6 +61,7 @@ MODELS: dict[str, Callable[[str], Model]] = {
     "chgnet-0.2.0": _chgnet("0.2.0"),
     "chgnet-r2scan": _chgnet("r2scan"),
     **{name: _sevennet(name) for name in sevennet.PUBLISHED},
+    diep.NAME: diep.load,
     "mattersim-1M": _mattersim("1M"),
     "mattersim-5M": _mattersim("5M"),
 }
@@ -170,4 +171,5 @@ def weights() -> dict[str, str]:
     """Where the weights of each named model are on this machine, or how to get them."""
     found = {name: "in the chgnet package" for name in MODELS if name.startswith("chgnet")}
     found |= {name: sevennet.weights(name) for name in sevennet.PUBLISHED}
+    found[diep.NAME] = diep.weights()
     return found | {f"mattersim-{size}": mattersim.weights(size) for size in mattersim.FILES}
