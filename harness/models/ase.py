@@ -32,7 +32,7 @@ import numpy as np
 from harness.data.elements import SYMBOLS
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
-from harness.models.ase_worker import HOW, METHODS, Refused, hold, make
+from harness.models.ase_worker import HOW, METHODS, Raised, Refused, hold, make
 from harness.models.ase_worker import resolve as _resolved
 from harness.models.cards import DECLARABLE, UNITS, Card, elements_named, query_of
 from harness.models.foreign import check_properties, not_known, refuse
@@ -259,7 +259,8 @@ class AseModel:
     Energies are the calculator's `energy` (for a smeared metal the one extrapolated to zero width)
     over the number of atoms, forces and stress its own. A row on which it raises, or gives
     something that is not finite, is not scored, and its words are the reason; the others are
-    unaffected. It is reset before each row, so what a row gives depends on nothing before it.
+    unaffected. What it raised is the reason in this session alone, since it may pass. It is reset
+    before each row, so what a row gives depends on nothing before it.
     """
 
     def __init__(self, source: Here | Workers, *, identity: Identity, card: Card) -> None:
@@ -287,7 +288,7 @@ class AseModel:
         Raises:
             ConfigError: a property is unknown.
             NotAvailable: the calculator does not implement one of them.
-            ModelError: memory or a disk gave out, which says nothing about a row.
+            ModelError: memory, a disk, a device or time gave out, which says nothing about a row.
         """
         check_properties(self.identity.name, self.card, properties)
         wanted = tuple(p for p in METHODS if p in properties or p == "energy")
@@ -298,20 +299,23 @@ class AseModel:
             "stress": [np.full((3, 3), np.nan)] * len(n_atoms),
             "magmoms": [np.full(n, np.nan) for n in n_atoms],
         }
-        problems = not_known(crystals, self.elements)
+        problems, raised = not_known(crystals, self.elements), set()
         rows = [row for row in range(len(crystals)) if row not in problems]
         with _refusals(f"{self.identity.name} "):
             answers = self._source.each([crystals.atoms(row) for row in rows], wanted)
             for row, answer in zip(rows, answers, strict=True):
                 found = answer if isinstance(answer, str) else _in_our_units(answer, n_atoms[row])
                 if isinstance(found, str):
-                    problems[row] = found
+                    problems[row] = str(found)
+                    if isinstance(found, Raised):
+                        raised.add(row)
                     continue
                 for name, value in found.items():
                     values[name][row] = value
         return Prediction(
             energy=np.array(values["energy"], dtype=np.float64).reshape(len(n_atoms)),
             problems=dict(sorted(problems.items())),
+            raised=frozenset(raised),
             forces=values["forces"] if "forces" in wanted else None,
             stress=np.array(values["stress"]).reshape(-1, 3, 3) if "stress" in wanted else None,
             magmoms=values["magmoms"] if "magmoms" in wanted else None,

@@ -15,14 +15,16 @@ output:
         {"is": "made", "facts": {...}}                as `Held.facts`
     {"ask": "compute", "wanted": ["forces", "energy"]} with numbers, positions_ang, cell_ang
         {"is": "found"} with an array for each        as the calculator gives them
-        {"is": "problem", "words": "..."}             what it raised, which is about this crystal
+        {"is": "problem", "words": "..."}             what is wrong with what it gave
+        {"is": "raised", "words": "..."}              what it raised, which may pass
     either may answer
         {"is": "refused", "kind": "config" | "absent" | "failed", "words": "..."}
 
 An end of the input ends the program. Nothing is pickled. Whatever a calculator prints goes to the
 standard error.
 
-Public: Held, Refused, make, hold, resolve, importable_folder, cores, send, receive, GREETING.
+Public: Held, Refused, Raised, make, hold, resolve, importable_folder, cores, send, receive,
+GREETING.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import inspect
 import json
 import math
 import os
+import re
 import struct
 import sys
 import types
@@ -56,8 +59,33 @@ METHODS = {  # of ase.Atoms; the energy last, since most calculators have it onc
 }
 HOW = "Write ase:package.module:Factory?key=value&key2=value2"
 NONE_FOUND = "none found: known by its arguments, versions and code alone"
-# Not a row's fault, and gone by the next session, so never to be stored as its problem.
-_SPENT = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE}
+# Not a row's fault, so that to go on with the next row is of no use: types, numbers and words of
+# what gave out. Nothing that is raised is ever stored as a row's problem, whether it is known here.
+_SPENT_TYPES = {
+    "AcceleratorError",  # torch: the GPU is gone
+    "BrokenExecutor",  # a helper process was killed
+    "ConnectionError",
+    "MemoryError",
+    "OutOfMemoryError",  # torch's own, of a GPU
+    "TimeoutError",
+    "TimeoutExpired",
+}
+_SPENT_NUMBERS = {
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENODEV,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EROFS,
+}
+_SPENT_WORDS = re.compile(
+    r"out of memory|not enough memory|bad_alloc|RESOURCE_EXHAUSTED|no space left|quota exceeded|"
+    r"(can't|cannot|could not|unable to|failed to) allocate|"
+    r"\b(CUDA|HIP|cuDNN|cuBLAS|cuSOLVER|NCCL)( driver)? error|CUDNN_STATUS|CUBLAS_STATUS",
+    re.IGNORECASE,
+)
 _LONGEST = 200  # characters of an exception's words that a report shows
 _MOST_OBJECTS = 100_000  # looked at for parameters
 _MOST_HEADER_BYTES = 1 << 26
@@ -73,6 +101,12 @@ class Refused(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Raised(str):
+    """What a calculator raised at a crystal. Another time it may not."""
+
+    __slots__ = ()
 
 
 def words(error: BaseException) -> str:
@@ -526,14 +560,14 @@ class Held:
         self.facts = dict(facts or {})
 
     def ask(self, atoms: Any, wanted: Sequence[str]) -> dict[str, Any] | str:
-        """What was asked for, float64 in ASE's units, or the calculator's words for why not.
+        """What was asked for, float64 in ASE's units, or why not: `Raised`, or what is wrong.
 
         It is reset before, so what a crystal gives depends on nothing that was before it. Call it
         within `surroundings`.
 
         Raises:
-            Refused: there is no such property, a package is missing, or memory or a disk gave out,
-                which says nothing about the crystal.
+            Refused: there is no such property, a package is missing, or memory, a disk, a device or
+                time gave out, which says nothing about the crystal.
         """
         import numpy as np
         from ase.calculators.calculator import PropertyNotImplementedError
@@ -557,24 +591,28 @@ class Held:
             raise Refused(
                 "absent", f"cannot run ({words(error)}). Install what it misses"
             ) from error
-        except Exception as error:  # a calculator may raise whatever it likes; it is the row's
+        except (Exception, SystemExit) as error:  # a calculator may raise whatever it likes
             if _spent(error):
                 raise Refused(
                     "failed",
                     f"ran out of something at {atoms.get_chemical_formula()}, {len(atoms)} atoms "
                     f"({words(error)}). Free it and run again; finished batches are kept",
                 ) from error
-            return words(error)
+            return Raised(words(error))
         return found
 
 
-def _spent(error: Exception) -> bool:
-    """Whether memory, disk or file handles gave out; torch has a class of its own for a GPU's."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, OSError) and error.errno in _SPENT)
-    )
+def _spent(error: BaseException) -> bool:
+    """Whether memory, a disk, a device, time or a helper gave out, in it or in what it came of."""
+    seen: list[BaseException] = []
+    while error not in seen:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        number = error.errno if isinstance(error, OSError) else None
+        if names & _SPENT_TYPES or number in _SPENT_NUMBERS or _SPENT_WORDS.search(str(error)):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
+    return False
 
 
 # --- over a pipe ----------------------------------------------------------------------------------
@@ -636,7 +674,8 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 elif held is None:
                     raise Refused("failed", "was asked before it was made")
                 elif isinstance(asked := held.ask(_atoms(arrays), request["wanted"]), str):
-                    answer = {"is": "problem", "words": asked}
+                    kind = "raised" if isinstance(asked, Raised) else "problem"
+                    answer = {"is": kind, "words": asked}
                 else:
                     answer, found = {"is": "found"}, asked
             except Refused as error:

@@ -31,7 +31,7 @@ import numpy as np
 
 from harness.errors import ConfigError
 from harness.models import ase_worker
-from harness.models.ase_worker import Held, Refused, cores, others_warnings
+from harness.models.ase_worker import Held, Raised, Refused, cores, others_warnings
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -282,6 +282,8 @@ class _Process:
             ) from None
         if header["is"] == "refused":
             raise Refused(header["kind"], header["words"])
+        if header["is"] == "raised":
+            return Raised(header["words"])
         return header["words"] if header["is"] == "problem" else found
 
     def _start_as(self, facts: Mapping[str, Any]) -> None:
