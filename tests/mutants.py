@@ -60,7 +60,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "harness/controls.py": ("test_controls.py",),
     "harness/scores.py": ("test_scores.py", "test_core_scores.py"),
     "harness/store.py": ("test_store.py", "test_core_store.py"),
-    "harness/models/alignment.py": ("test_alignment.py", "test_core_alignment.py"),
+    "harness/models/alignment.py": ("test_alignment.py",),
     "harness/report/plugin.py": ("test_plugin.py", "test_core_plugin.py"),
     "harness/report/recorder.py": ("test_plugin.py", "test_core_plugin.py"),
     "harness/report/verdicts.py": ("test_verdicts.py",),
@@ -589,9 +589,7 @@ class Suite:
         self.reached = {test: set(lines) for test, lines in found["reached"].items()}
         self.seconds = found["seconds"]
         self.kills.update(found["kills"])
-        for name in found["modules"]:
-            with suppress(Exception):  # imported later, or not at all
-                importlib.import_module(name)
+        _import(found["modules"])
         gc.freeze()
         if outside:
             self._require_passing()
@@ -666,6 +664,13 @@ class Suite:
         return _pytest(self.path, tests, watch, _Loaded(self.path, mutant.tree))
 
 
+def _import(modules: Iterable[str]) -> None:
+    """What others wrote and the tests came to need."""
+    for name in modules:
+        with suppress(Exception):  # imported later, or not at all
+            importlib.import_module(name)
+
+
 class _Loop:
     """Runs mutants in place of the tests that pytest collected."""
 
@@ -697,6 +702,7 @@ class _Loop:
             return True
         suite.reached = {test: set(lines) for test, lines in measured["reached"].items()}
         suite.seconds = measured["seconds"]
+        _import(measured["modules"])  # once, and not in every fork
         gc.collect()
         gc.freeze()
         for mutant in self.mutants:

@@ -1,5 +1,6 @@
 """References come off totals exactly, and elements without one are named, not guessed."""
 
+import tomllib
 from importlib.metadata import version
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.engines import PINNED
 from harness.errors import CannotResolve, DataError
 from harness.models import alignment
 from harness.models.alignment import NO_REFERENCES, References, refit, refit_settings
@@ -101,3 +103,8 @@ def test_what_a_refit_depends_on_names_its_engine_its_quantile_and_its_solvers(m
     rows = compositions(*[{11: 1}] * 5)
     found = refit(np.array([1.0, 2.0, 4.0, 8.0, 16.0]), np.zeros(5), rows)
     assert found.energies_ev_per_atom[10] == pytest.approx(8.0)
+
+
+def test_the_version_of_a_refit_is_the_one_on_record():
+    known = tomllib.loads(PINNED.read_text(encoding="utf-8"))["refit"]["version"]
+    assert alignment.ENGINE.partition(", sources")[0] == known
