@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.data import load_dataset
 from harness.errors import DataError
 from tests import fuzz
 
@@ -90,3 +91,23 @@ def test_a_run_counts_every_input() -> None:
         ["elements", "20", "inputs:"],
         ["xsf", "20", "inputs:"],
     ]
+
+
+# --- found by it ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"index": [0], "columns": ["\x90", "e_form"], "data": [[{}, 1]]}',  # names of columns
+        b'{"index": [0], "columns": ["structure", "e_form"], "data": [["\x90", 1]]}',
+        b'{"index": ["\x90"], "columns": ["structure", "e_form"], "data": [[{}, 1]]}',
+        b'{"data": [["\x90"], 1], "index": [0, 1], "columns": ["structure", "e_form"]}',
+        b'{"data": [[{"a": nan}, 1]], "index": [0], "columns": ["structure", "e_form"]}',
+        b'{"data": [[{}, 1]], "index": [0], "columns": ["structure", "e_form"], "index": [1]}',
+    ],
+)
+def test_layouts_that_once_ended_in_another_error(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_bytes(text)
+    with pytest.raises(DataError, match=r"rows\.json"):
+        load_dataset(tmp_path / "rows.json")

@@ -238,7 +238,7 @@ def _values(row: msgspec.Raw) -> list[msgspec.Raw]:
     """What is in a row, nothing where it is no list."""
     try:
         return msgspec.json.decode(row, type=list[msgspec.Raw])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return []
 
 
@@ -266,7 +266,7 @@ def _names(text: bytes | msgspec.Raw) -> list[str]:
         if len(bytes(text)) > _READABLE:
             return []
         return msgspec.json.decode(text, type=list[str])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return []
 
 
