@@ -60,7 +60,6 @@ def test_a_check_is_on_disk_before_the_next_begins(session):
     lines = [json.loads(line)["entry"] for line in (out / "journal.jsonl").read_text().splitlines()]
     assert [entry["what"] for entry in lines] == [
         "begin",
-        "chosen",
         "check",
         "check",
         "check",
