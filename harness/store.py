@@ -22,7 +22,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.data.columns import address, is_there, read_columns, write_columns
+from harness.data.columns import NotReadable, address, is_there, read_columns, write_columns
 from harness.errors import ConfigError, DataError, ModelError, Remark
 from harness.execute import Execute, in_process
 from harness.models.alignment import References, refit, refit_settings
@@ -254,6 +254,9 @@ class PredictionStore:
             if words := wrong(arrays):
                 raise DataError(words)
         except DataError as error:
+            if not isinstance(error, NotReadable):
+                with suppress(OSError):  # else it would be found again
+                    path.unlink(missing_ok=True)
             self._warn(
                 f"{path.name} in the prediction store cannot be used: {error} Its rows are "
                 "computed again."

@@ -6,7 +6,7 @@ versions have no such seal. In them numpy's CRC-32 covers every array, and the d
 as many as it says. Plain arrays only: nothing is unpickled, and nothing is larger in memory than in
 the file.
 
-Public: address, write_atomically, write_columns, read_columns, is_there.
+Public: address, write_atomically, write_columns, read_columns, is_there, NotReadable.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ _SEAL_BYTES = len(_SEAL) + 64
 _END = struct.Struct("<4s4H2LH")  # how a zip archive ends, before its comment
 _LARGEST = 64  # times texts.most_bytes(): as much as a file that is read in pieces
 _ABANDONED_SECONDS = 3600.0
+
+
+class NotReadable(DataError):
+    """A file that may be whole: it may not be read here, or is larger than what is read."""
 
 
 def address(key: object) -> str:
@@ -135,13 +139,14 @@ def read_columns(
     Args:
         only: read just these arrays, if they are there, and leave the others and the seal alone.
     Raises:
-        DataError: the file is missing, cannot be read, is damaged or is not one of ours.
+        DataError: the file is missing, is damaged or is not one of ours.
+        NotReadable: it may not be read, or is larger than is read.
     """
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > (most := _LARGEST * texts.most_bytes()):
-                raise DataError(
+                raise NotReadable(
                     f"{path} has {size:,} bytes, more than the {most:,} that are read. If it is "
                     f"meant to, raise the bound in {texts.MOST_VARIABLE}."
                 )
@@ -155,7 +160,7 @@ def read_columns(
         raise
     except Exception as error:  # zipfile answers damage with many kinds, NotImplementedError too
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise DataError(
+            raise NotReadable(
                 f"{path} cannot be read ({type(error).__name__}: {error}). Allow it, or name "
                 "another folder."
             ) from error
