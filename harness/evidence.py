@@ -155,7 +155,6 @@ class Evidence:
             high=self.ci_high,  # type: ignore[arg-type]
             n=self.n,
             n_clusters=self.n_clusters,
-            method=self.ci_method,
             unsettled=self.unsettled,
         )
         return Measurement(
@@ -318,16 +317,16 @@ class Evidence:
         """
         import msgspec
 
-        name = record.get("id") if isinstance(record, Mapping) else record
+        name = record.get("id")
         known = {f.name for f in fields(cls)}
-        if unknown := set(record) - known - {"bound"} if isinstance(record, Mapping) else ():
+        if unknown := set(record) - known - {"bound"}:
             raise DataError(
                 f"evidence record {name!r} has unknown fields {sorted(unknown)}; it "
                 "was written by a later version. Read it with that one, or run the session again."
             )
         try:
             found = msgspec.convert(record, cls)
-        except (msgspec.ValidationError, OverflowError) as error:
+        except msgspec.ValidationError as error:
             raise DataError(f"evidence record {name!r}: {error}") from None
         if record.get("bound", found.bound) != found.bound:
             raise DataError(
@@ -528,7 +527,7 @@ class Session:
         try:
             parts = msgspec.convert(record, _Parts)
             msgspec.convert(parts.session, _Said)
-        except (msgspec.ValidationError, OverflowError) as error:
+        except msgspec.ValidationError as error:
             raise DataError(str(error)) from None
         return cls(
             session=parts.session,

@@ -37,6 +37,7 @@ CLAIM = Claim(
     kind=Kind.FINDING,
     meaning=Meaning.STRENGTH,
     cases=2,
+    headline={"refit": "closer than the baseline"},
 )
 IDENTITY = replace(
     CLAIM, id="i", kind=Kind.INTEGRITY, meaning=None, cannot_fail="by definition", cases="any"
@@ -93,6 +94,7 @@ def test_a_record_holds_all_that_was_measured_and_claimed():
         kind=Kind.FINDING,
         meaning=Meaning.STRENGTH,
         cases=2,
+        headline={"refit": "closer than the baseline"},
         case="refit",
         fold=0,
         quantity="MAE of e_form",
@@ -184,6 +186,7 @@ def test_a_claim_that_was_not_run_shows_the_bound_of_its_data():
         kind=Kind.FINDING,
         meaning=Meaning.STRENGTH,
         cases=2,
+        headline={"refit": "closer than the baseline"},
         case="mp2020",
         fold=1,
         bound_high=0.11,
@@ -631,6 +634,7 @@ OLD = '{"schema": 2, "session": {}, "claims": ['
         (OLD + GOOD.replace('"observed": 1.0', '"observed": null') + "]}", "disagree"),
         (OLD + GOOD.replace('"bound": null', '"bound": 3') + "]}", "`bound` is 3, and the nearer"),
         (OLD + GOOD.replace('"seconds": 0.0', '"seconds": 1e999') + "]}", "larger than any number"),
+        (OLD + GOOD.replace('"seconds": 0.0', '"seconds": 1' + "0" * 400) + "]}", "out of range"),
         (OLD + GOOD.replace('"seconds": 0.0', '"seconds": NaN') + "]}", "NaN is no number"),
         (OLD + GOOD.replace("{", '{"id": "d", ', 1) + "]}", "'id' stands twice in one object"),
         ('{"schema": 2, "session": {"seconds": "long"}, "claims": []}', r"`float`.*\$.seconds"),
@@ -717,10 +721,13 @@ def test_a_record_with_another_verdict_contradicts_itself(name):
     found = Evidence.of(*OTHERWISE[name], reason="what is known of it")
     for verdict in set(Verdict) - {found.verdict, Verdict.NOT_RUN}:
         says = replace(found, verdict=verdict).contradiction
-        assert says.startswith(f"it says {verdict}, and its numbers are {found.verdict}")
-        because = {"counterexample": "(one crystal)", "unsettled": "(few units)"}.get(name, "")
-        assert says.endswith(because)
-        assert ("(" in says) is (name in ("placeholder", "counterexample", "coverage", "unsettled"))
+        because = {
+            "placeholder": " (never applied)",
+            "counterexample": " (one crystal)",
+            "coverage": f" ({Evidence.of(CLAIM, SPARSE).reason})",
+            "unsettled": " (few units)",
+        }.get(name, "")
+        assert says == f"it says {verdict}, and its numbers are {found.verdict}{because}"
 
 
 @pytest.mark.parametrize(
@@ -758,6 +765,7 @@ def test_a_record_whose_numbers_do_not_fit_is_named(tmp_path, change, says):
     changed = replace(HOLDS, **change)
     assert HOLDS.contradiction == ""
     assert says in changed.contradiction
+    assert changed.contradiction.startswith(("it cannot be judged (", "it says held, and its "))
     session(changed).save(tmp_path)
     whole = "is not what a session wrote: zero-shot.beats-baseline: "
     with pytest.raises(DataError, match=re.escape(whole + changed.contradiction) + r"\. Run"):

@@ -114,7 +114,7 @@ class Told:
         try:
             said: _Begin | _Chosen | _Check | _End = msgspec.convert(entry, what)
             self.seconds = msgspec.convert(entry.get("at"), float)
-        except (msgspec.ValidationError, OverflowError) as error:
+        except msgspec.ValidationError as error:
             raise DataError(str(error)) from None
         match said:
             case _Begin():
