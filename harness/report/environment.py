@@ -21,7 +21,7 @@ PACKAGES = (
     "pytest",
     "hypothesis",
 )
-OPTIONAL = ("sevenn", "mattersim", "e3nn", "ray")  # named where they are installed
+OPTIONAL = ("sevenn", "diep", "mattersim", "e3nn", "ray")  # named where they are installed
 
 
 @functools.cache
