@@ -28,7 +28,7 @@ from harness.data import (
 from harness.data import official_layout as layout
 from harness.data.official_layout import parse
 from harness.data.paths import sha256_of
-from harness.errors import ConfigError, DataError, NotAvailable
+from harness.errors import ConfigError, DataError, NotAvailable, Remark
 from tests.official_rows import write_targets
 
 N_OFFICIAL = 132_752
@@ -481,8 +481,8 @@ def test_an_interrupted_conversion_leaves_no_cache(tmp_path, cache, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", full)
-        with pytest.raises(OSError, match="No space left"):
-            matbench.load(path)
+        with pytest.warns(Remark, match="No space left.*are in memory"):
+            assert len(matbench.load(path)) == 5
     assert not list((cache / "columns").iterdir())
     assert len(matbench.load(path)) == 5
 
@@ -646,7 +646,7 @@ def test_a_damaged_fold_cache_is_made_again(official_folds, tmp_path, monkeypatc
     (cached,) = (tmp_path / "new" / "columns").iterdir()
     cached.write_bytes(_flip(cached.read_bytes()))
     folds._folds_of.cache_clear()
-    with pytest.warns(UserWarning, match="The folds are read again"):
+    with pytest.warns(UserWarning, match="is converted again"):
         np.testing.assert_array_equal(folds.official_folds(), official_folds)
 
 

@@ -10,14 +10,13 @@ Public: N_OFFICIAL, N_FOLDS, official_folds, definition_file, matbench_hint, mbi
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from harness.data.columns import read_columns, write_columns
-from harness.data.paths import columns_dir, package_file, sha256_of
+from harness.data.conversions import converted
+from harness.data.paths import columns_dir, package_file
 from harness.errors import DataError, NotAvailable
 
 N_OFFICIAL = 132_752
@@ -74,19 +73,9 @@ def official_folds() -> np.ndarray:
 
 @functools.cache
 def _folds_of(path: Path, cache: str) -> np.ndarray:
-    sha256 = sha256_of(path)
-    cached = Path(cache) / f"official-folds-{sha256[:32]}.npz"
-    if cached.exists():
-        try:
-            columns, header = read_columns(cached)
-            if header == {"kind": _FILE_KIND, "sha256": sha256}:
-                return _checked(columns["fold"], cached)
-            raise DataError(f"{cached} holds {header}, not {_FILE_KIND} of {sha256}.")
-        except (DataError, KeyError) as error:
-            warnings.warn(f"{error} The folds are read again.", stacklevel=3)
-    folds = _checked(_parse(path), path)
-    write_columns(cached, {"fold": folds}, {"kind": _FILE_KIND, "sha256": sha256})
-    return folds
+    """From the cache folder, which is named so that another one is another answer."""
+    columns, _ = converted(path, _FILE_KIND, lambda: {"fold": _checked(_parse(path), path)})
+    return _checked(columns["fold"], path)
 
 
 def _parse(path: Path) -> np.ndarray:
