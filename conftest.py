@@ -20,7 +20,7 @@ from harness.claims import Size
 from harness.data import DATASETS, auto_choice, cache_dir, load_dataset
 from harness.data.reference_files import Geometries, read_reference
 from harness.errors import ConfigError, DataAbsent, HarnessError, NotAvailable
-from harness.files import check_writable
+from harness.files import check_writable, printable
 from harness.models import ASE, CHECKPOINT, DEVICES, MODELS
 from harness.models.alignment import References
 from harness.models.subjects import Subject, chosen
@@ -119,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
             alias=config.getoption("--name"),
         )
     except ConfigError as error:
-        raise pytest.UsageError(f"--model: {error}") from None
+        raise pytest.UsageError(printable(f"--model: {error}")) from None
     config.stash[SUBJECT] = subject
     if sample is not None and sample < 100:
         raise pytest.UsageError(
@@ -142,7 +142,7 @@ def pytest_configure(config: pytest.Config) -> None:
         documented = load_documented(*known)
         config.stash[PINS] = load_pins(*known)
     except HarnessError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(printable(str(error))) from None
     context = Context(
         dataset=dataset,
         dataset_reason=reason,

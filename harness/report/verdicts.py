@@ -131,6 +131,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}. Name a file of verdicts.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply for a file of verdicts") from None
 
 
 def _tables(path: Path, table: Any, *, scalars: bool = False) -> Iterable[tuple[str, Any]]:
