@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +50,7 @@ class Server:
     redirect: str | None = None
     length: bool = True  # whether Content-Length is sent
     silent: bool = False  # accept, then say nothing
+    slow: float = 0.0  # seconds before the body
     shift: int = 0  # bytes by which a 206 starts elsewhere than asked
     asked: list[str | None] = field(default_factory=list)  # Range of every request
     released: threading.Event = field(default_factory=threading.Event)
@@ -85,6 +89,7 @@ def server() -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {start}-{last}/{size}")
             else:
                 self.send_response(200)
+            time.sleep(state.slow)
             body = state.content[start:]
             if state.length:
                 self.send_header("Content-Length", str(len(body)))
@@ -209,13 +214,66 @@ def test_a_part_that_is_whole_already_is_only_checked(server, folder):
     assert server.asked == [f"bytes={len(CONTENT)}-"]
 
 
-def test_a_part_longer_than_the_file_is_removed(server, folder):
+def test_a_part_longer_than_the_file_is_started_anew(server, folder):
+    """As two processes at once left it before there was a lock."""
     folder.mkdir()
     (folder / PART[0]).write_bytes(CONTENT + b"more")
-    with pytest.raises(DataError, match="has fewer bytes than the"):
-        _fetch(server)
-    assert _names(folder) == []
     assert _fetch(server).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT) + 4}-", None]
+    assert _names(folder) == DONE
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_server_that_does_not_end_is_not_listened_to(server, folder, monkeypatch, stated):
+    monkeypatch.setattr(download, "_MOST_BYTES", 100_000)
+    server.length = stated
+    with pytest.raises(DataError, match="bytes or more, and no file to fetch has more than 100,0"):
+        _fetch(server)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert size <= (0 if stated else 100_000)
+
+
+def test_a_full_disk_is_not_called_a_connection_that_failed(server, folder, monkeypatch):
+    class Full:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def update(self, n):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tqdm.tqdm", Full)
+    with pytest.raises(DataError, match=r"could not write .*No space left.*Free space"):
+        _fetch(server)
+
+
+_ONE_OF_SEVERAL = """
+import sys
+from harness.data.download import fetch
+print(fetch(sys.argv[1], url=sys.argv[2], sha256=sys.argv[3], progress=False))
+"""
+
+
+def test_of_five_processes_at_once_one_fetches_and_all_have_the_file(server, folder):
+    server.slow = 0.2
+    command = [sys.executable, "-c", _ONE_OF_SEVERAL, NAME, server.url, SHA256]
+    running = [
+        subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(5)
+    ]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0] * 5, said
+    assert {out.strip() for out, _ in said} == {str(folder / DONE[0])}
+    assert (folder / DONE[0]).read_bytes() == CONTENT
+    assert server.asked == [None]
+    assert _names(folder) == DONE
 
 
 def test_a_part_of_another_file_is_found_out_and_removed(server, folder):

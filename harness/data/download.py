@@ -1,7 +1,8 @@
 """Fetch files from their publishers, for `python -m harness fetch`; nothing else goes online.
 
 A file arrives as NAME.part and takes its name only when its size and sha256 are the publisher's.
-What an interruption left is gone on with by the next call, where the server allows it.
+What an interruption left is gone on with by the next call, where the server allows it. Of processes
+that fetch one file at one time, one does, and the others wait for it.
 
 Public: fetch, SOURCES.
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -21,11 +24,12 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from harness.data import matbench, references
-from harness.data.paths import fetched_dir, package_file, sha256_of
+from harness.data.paths import cache_dir, fetched_dir, package_file, sha256_of
 from harness.errors import ConfigError, DataError, NotAvailable
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30.0  # without a byte
+_MOST_BYTES = 1 << 32  # of a file; the largest of them has a fiftieth of it
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
@@ -92,8 +96,39 @@ def fetch(
     path = fetched_dir() / file_name
     if path.is_file() and sha256_of(path) == sha256:
         return path
-    part = path.with_name(f"{file_name}.part")
-    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(cache_dir() / "locks" / f"{file_name}.lock"):
+            if not (path.is_file() and sha256_of(path) == sha256):  # by another process meanwhile
+                _fetch(name, url, sha256, path, progress)
+    except OSError as error:
+        raise DataError(
+            f"could not write {path}: {error}. Free space, or name another folder in "
+            f"HARNESS_CACHE, then run again: python -m harness fetch {name}"
+        ) from error
+    return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else is within, on this path; the system lets it go when its owner dies."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("Another process is fetching this file; waiting for it.", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(name: str, url: str, sha256: str, path: Path, progress: bool) -> None:
+    part = path.with_name(f"{path.name}.part")
     _download(url, part, progress, f"python -m harness fetch {name}")
     if (found := sha256_of(part)) != sha256:
         part.unlink()
@@ -102,7 +137,6 @@ def fetch(
             f"again (python -m harness fetch {name}); if it stays so, the publisher changed it."
         )
     part.replace(path)
-    return path
 
 
 def _require_http(url: str) -> None:
@@ -128,7 +162,14 @@ class _HttpOnlyRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _download(url: str, part: Path, progress: bool, again: str) -> None:
-    """Bring ``part`` to the size the server states; ``again`` is the command that goes on."""
+    """Bring ``part`` to the size the server states; ``again`` is the command that goes on.
+
+    Raises:
+        OSError: ``part`` cannot be written.
+        DataError: anything that the server or the network does.
+    """
+    from tqdm import tqdm
+
     have = part.stat().st_size if part.exists() else 0
     opener = urllib.request.build_opener(_HttpOnlyRedirects)
     # identity: a server that compresses on the way would change the bytes that are hashed
@@ -136,34 +177,72 @@ def _download(url: str, part: Path, progress: bool, again: str) -> None:
     if have:
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  (http(s) only, see above)
-    try:
-        with opener.open(request, timeout=_TIMEOUT_S) as response:
-            start, total = _extent(response, have)
-            _stream(response, part, start, total, progress)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == 416 and have:  # nothing beyond what is here
+    with _connection(url, part, again):
+        try:
+            response = opener.open(request, timeout=_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code != 416 or not have:
+                    raise DataError(
+                        f"{url} answers {error.code} {error.reason}. Check the network and the "
+                        f"address in a browser, then run again: {again}"
+                    ) from error
                 match = _CONTENT_RANGE.fullmatch(error.headers.get("Content-Range", ""))
-                if match and match[2] == str(have):
-                    return
+            if not match or match[2] != str(have):  # not all that there is: of another file
                 part.unlink()
-                raise DataError(
-                    f"{url} has fewer bytes than the {have} fetched before; they were removed. "
-                    f"Run again: {again}"
-                ) from error
-            raise DataError(
-                f"{url} answers {error.code} {error.reason}. Check the network and the address in "
-                f"a browser, then run again: {again}"
-            ) from error
-    except (OSError, HTTPException) as error:  # refused, timed out, reset, cut off in a chunk
+                _download(url, part, progress, again)
+            return
+    with response:
+        with _connection(url, part, again):
+            start, total = _extent(response, have)
+        _bounded(url, total or 0)
+        with (
+            part.open("ab" if start else "wb") as file,
+            tqdm(
+                total=total,
+                initial=start,
+                desc=part.stem,
+                unit="B",
+                unit_scale=True,
+                disable=not progress,
+            ) as bar,
+        ):
+            size = start
+            while True:
+                with _connection(url, part, again):
+                    chunk = response.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                size += len(chunk)
+                _bounded(url, size)
+                file.write(chunk)
+                file.flush()  # so that what is said to be kept is
+                bar.update(len(chunk))
+    if total is not None and size != total:
+        raise DataError(
+            f"{url}: the connection ended after {size} of {total} bytes. "
+            f"{_kept(part)} Run again: {again}"
+        )
+
+
+@contextmanager
+def _connection(url: str, part: Path, again: str) -> Iterator[None]:
+    """What happens within is the network's: refused, timed out, reset, cut off in a chunk."""
+    try:
+        yield
+    except (OSError, HTTPException) as error:
         raise DataError(
             f"{url}: the connection failed ({type(error).__name__}: {error}). "
             f"{_kept(part)} Check the network, then run again: {again}"
         ) from error
-    if total is not None and part.stat().st_size != total:
+
+
+def _bounded(url: str, n_bytes: int) -> None:
+    """Raises DataError beyond what any file to fetch has, before a disk is full of it."""
+    if n_bytes > _MOST_BYTES:
         raise DataError(
-            f"{url}: the connection ended after {part.stat().st_size} of {total} bytes. "
-            f"{_kept(part)} Run again: {again}"
+            f"{url} gives {n_bytes:,} bytes or more, and no file to fetch has more than "
+            f"{_MOST_BYTES:,}. Name its publisher's address."
         )
 
 
@@ -176,27 +255,6 @@ def _extent(response: HTTPResponse, have: int) -> tuple[int, int | None]:
         raise OSError(f"asked from byte {have}, got {response.headers.get('Content-Range')!r}")
     length = response.headers.get("Content-Length")
     return 0, None if length is None else int(length)
-
-
-def _stream(
-    response: HTTPResponse, part: Path, start: int, total: int | None, progress: bool
-) -> None:
-    from tqdm import tqdm
-
-    with (
-        part.open("ab" if start else "wb") as file,
-        tqdm(
-            total=total,
-            initial=start,
-            desc=part.stem,
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-        ) as bar,
-    ):
-        while chunk := response.read(_CHUNK_BYTES):
-            file.write(chunk)
-            bar.update(len(chunk))
 
 
 def _kept(part: Path) -> str:
