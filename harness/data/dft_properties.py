@@ -36,7 +36,7 @@ from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataAbsent, DataError
 
 SHA256 = {
-    "phonons": "",
+    "phonons": "a9bfd1a2d9d67640042a7584b8a8679e9c6cee7ab56a411f6575b2d67ce0d288",
     "elastic": "",
     "paths": "",
     "phases": "",
