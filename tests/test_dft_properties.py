@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 from scipy.optimize import minimize_scalar
@@ -372,6 +373,37 @@ def test_vacancies_and_paths(generator: Any) -> None:
     fcc.calc = _calculator()
     assert path.energies_ev[2] == pytest.approx(fcc.get_potential_energy())
     assert _properties("paths", bain[:2]).paths("bain") == ()
+
+
+def test_hydrogen_is_relaxed_and_the_metal_stays(
+    generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With effective-medium theory in place of DFT: the steps are there, the last is at rest."""
+    job = next(
+        job
+        for job in generator.plan(generator.load_settings())
+        if job.key == "Cu-fcc/adsorption/full-hollow"
+    )
+
+    def single_point(atoms: Atoms, chosen: dict, *, stress: bool) -> dict:
+        return {
+            "positions_ang": atoms.positions.tolist(),
+            "energy_ev": atoms.get_potential_energy(),
+            "forces_ev_per_ang": atoms.get_forces(apply_constraint=False).tolist(),
+        }
+
+    monkeypatch.setattr(generator, "calculator", lambda chosen: EMT())
+    monkeypatch.setattr(generator, "single_point", single_point)
+    record = generator.compute(job)
+    energies = [step["energy_ev"] for step in (*record["path"], record)]
+    assert len(energies) > 1
+    assert energies[-1] == min(energies)
+    assert np.abs(record["forces_ev_per_ang"][-1]).max() < 0.02
+    moved = np.array(record["positions_ang"]) - record["path"][0]["positions_ang"]
+    assert np.abs(moved[:-1]).max() == 0 < abs(moved[-1, 2])
+    monkeypatch.setattr(generator, "LARGEST_NUMBER_OF_STEPS", 1)
+    with pytest.raises(RuntimeError, match="not relaxed"):
+        generator.compute(job)
 
 
 # --- the plan -------------------------------------------------------------------------------------

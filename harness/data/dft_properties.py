@@ -36,7 +36,7 @@ from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataAbsent, DataError
 
 SHA256 = {
-    "phonons": "a9bfd1a2d9d67640042a7584b8a8679e9c6cee7ab56a411f6575b2d67ce0d288",
+    "phonons": "9df2253f4ee00a1ce41e3cea1de8d2ca9c1827c267eef4eb5daf11fcac22de0c",
     "elastic": "",
     "paths": "",
     "phases": "",
