@@ -196,7 +196,7 @@ def one_alignment_under_anothers_name(plant: Plant) -> None:
 
 @defect(
     ENERGIES,
-    "the same, and renamed",
+    "the refit scored as the subject's own references, and called so",
     ALIGNED,
     r"moved zero-shot\S*\[self\]",
     unseen=True,
@@ -209,29 +209,44 @@ def one_alignment_under_anothers_name_throughout(plant: Plant) -> None:
     on_result(plant, change)
 
 
-@defect(
-    ENERGIES,
-    "the refit fitted on the rows it is tested on",
-    SCORES,
-    r"changed zero-shot.beats-baseline\[refit\]: held -> (refuted|inconclusive)",
-)
-def refit_on_tested_rows(plant: Plant) -> None:
+def refitting_on(plant: Plant, rows: Callable[[Any], Any]) -> None:
     plant.wrap(
         "harness.runners.zero_shot:run",
-        lambda original, model, fold, *rest, **more: original(
-            model, with_every_row(fold), *rest, **more
-        ),
+        lambda original, model, fold, *rest, **more: original(model, rows(fold), *rest, **more),
     )
 
 
 @defect(
     ENERGIES,
-    "the same, noticed by what a label moves",
+    "the refit fitted on the rows it is tested on, and on no others",
+    SCORES,
+    r"changed zero-shot.beats-baseline\[refit\]: held -> (refuted|inconclusive)",
+)
+def refit_on_tested_rows(plant: Plant) -> None:
+    def tested(fold: Any) -> Any:
+        return replace(fold, splits=tuple(leaking(split, split.test) for split in fold.splits))
+
+    refitting_on(plant, tested)
+
+
+@defect(
+    ENERGIES,
+    "the refit fitted on every row",
+    SCORES,
+    r"moved zero-shot.beats-baseline\[refit\]",
+)
+def refit_on_every_row(plant: Plant) -> None:
+    refitting_on(plant, with_every_row)
+
+
+@defect(
+    ENERGIES,
+    "the refit fitted on every row, as labels of tested rows show",
     (*UNSEEN, "-k", "refit"),
     r"(refuted|changed) integrity.labels-unseen\[refit\]",
 )
 def refit_that_sees_labels(plant: Plant) -> None:
-    refit_on_tested_rows(plant)
+    refitting_on(plant, with_every_row)
 
 
 @defect(ENERGIES, "a row that failed given 0 eV", ALIGNED, r"changed zero-shot|moved zero-shot")
