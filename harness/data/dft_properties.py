@@ -36,7 +36,7 @@ from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataAbsent, DataError
 
 SHA256 = {
-    "phonons": "9df2253f4ee00a1ce41e3cea1de8d2ca9c1827c267eef4eb5daf11fcac22de0c",
+    "phonons": "8c402623bc5119ad1c96c338717e3fd386914091ecc55a4ff3f5790c959309f0",
     "elastic": "",
     "paths": "",
     "phases": "",
