@@ -36,8 +36,8 @@ from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import DataAbsent, DataError
 
 SHA256 = {
-    "phonons": "8c402623bc5119ad1c96c338717e3fd386914091ecc55a4ff3f5790c959309f0",
-    "elastic": "",
+    "phonons": "1303e6883fa2806a7797ddd148f2974012bf1ec4f9a3f53ceb6f75f7de69dbc2",
+    "elastic": "762b47bac85bcc7149e1825641ebc54d7f6ab65763ce0ac243b1e9333bf820f6",
     "paths": "",
     "phases": "",
     "surfaces": "",
