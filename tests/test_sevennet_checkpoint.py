@@ -179,11 +179,12 @@ def test_weights_trained_on_another_backend_are_converted(tmp_path):
 
 def test_what_is_declared_stands_on_the_card(tmp_path):
     path = trained(tmp_path / "ft.pth")
-    assert load_model(f"sevennet:{path}", "cpu").card.theory == UNDECLARED
+    silent = load_model(f"sevennet:{path}", "cpu").card
+    assert (silent.theory, silent.dispersion, silent.source) == (UNDECLARED, "", "")
     query = "card.theory=PBE%20%2B%20D3&card.dispersion=D3(BJ)&card.elements=Cu,Mg,O"
     model = load_model(f"sevennet:{path}?{query}", "cpu")
     assert (model.card.theory, model.card.dispersion) == ("PBE + D3", "D3(BJ)")
-    assert model.card.properties == ALL
+    assert (model.card.source, model.card.properties) == ("its name", ALL)
     assert model.identity.settings["elements"] == "Cu,Mg,O"
     assert model.elements == model.card.elements == {8, 12, 29}
     assert model.predict(CRYSTALS).problems == {
@@ -207,6 +208,23 @@ def test_what_is_declared_stands_on_the_card(tmp_path):
 def test_a_name_that_is_not_well_formed_is_refused_before_anything_is_read(name, says):
     with pytest.raises(ConfigError, match=says):
         check_name(name)
+
+
+def test_settings_that_are_numbers_of_numpy_are_read(tmp_path):
+    """sevenn's old checkpoints have arrays among them; a number alone is saved another way."""
+    plain = trained(tmp_path / "plain.pth")
+    content = torch.load(plain, weights_only=True)
+    content["config"] |= {
+        "scale": np.full(len(SYMBOLS), 1.5),
+        "shift": np.full(len(SYMBOLS), -3, np.float32),
+        "_number_of_species": np.int64(len(SYMBOLS)),
+        "cutoff": np.float64(4.0),
+    }
+    torch.save(content, tmp_path / "numpy.pth")
+    first, second = (
+        load_model(f"sevennet:{path}", "cpu") for path in (plain, tmp_path / "numpy.pth")
+    )
+    np.testing.assert_array_equal(first.energies(CRYSTALS), second.energies(CRYSTALS))
 
 
 class Loud:

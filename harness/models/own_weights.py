@@ -9,6 +9,7 @@ Public: Checkpoint, parse, read_tensors, refuse_not_finite, state_sha256.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from harness.data.elements import SYMBOLS
 from harness.errors import ConfigError, ModelError
 from harness.models.cards import DECLARABLE, Card, elements_named, query_of
-from harness.models.foreign import others_warnings
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +99,8 @@ def read_tensors(path: Path, how: str, allowed: Sequence[Any] = ()) -> dict[str,
     import torch
 
     try:
-        with others_warnings(), torch.serialization.safe_globals(list(allowed)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+            warnings.simplefilter("ignore")  # of what then fails: the error below says it
             held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"there is no file {path}; name a checkpoint that is there") from None
