@@ -1,8 +1,8 @@
 """The project's own PBE calculations of what a potential is chosen by.
 
 Phonons, elastic constants, paths (Bain, stacking faults), the order of phases, surfaces, hydrogen
-on metals, vacancies. Every class has the crystals that were computed, the DFT results on them, and a
-method that turns results into the property. Called without arguments the method uses the DFT
+on metals, vacancies. Every class has the crystals that were computed, the DFT results on them, and
+a method that turns results into the property. Called without arguments the method uses the DFT
 results; called with a model's results on the same crystals it uses those, so that both sides go
 through the same arithmetic.
 
