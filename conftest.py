@@ -45,6 +45,7 @@ CHECKS = Path(__file__).resolve().parent / "checks"  # also where a link leads h
 DEFAULT_MODEL = "chgnet-0.3.0"
 REFERENCE = pytest.StashKey[Geometries]()
 SUBJECT = pytest.StashKey[Subject]()
+LOADED = pytest.StashKey["Model"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -162,7 +163,7 @@ def _named_can_be_loaded(config: pytest.Config, device: str) -> None:
         HarnessError: it is not.
     """
     if (subject := config.stash[SUBJECT]).model != DEFAULT_MODEL:
-        subject.load(device)
+        config.stash[LOADED] = subject.load(device)
     if (dataset := config.getoption("--dataset")) != "auto":
         load_dataset(dataset)
 
@@ -312,8 +313,10 @@ def store(request: pytest.FixtureRequest) -> Iterator[PredictionStore]:
 @pytest.fixture(scope="session")
 def model(request: pytest.FixtureRequest) -> Model:
     """The subject, as `--model` (with `--models`, `--python`, `--name`) and `--device` chose it."""
-    config = request.config
-    return config.stash[SUBJECT].load(config.stash[RECORDER].context.device)
+    stash = request.config.stash
+    if LOADED in stash:  # to see whether it can be
+        return stash[LOADED]
+    return stash[SUBJECT].load(stash[RECORDER].context.device)
 
 
 @pytest.fixture(scope="session")

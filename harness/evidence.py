@@ -199,8 +199,14 @@ class Evidence:
             return abs(self.severity - 1)
         if self.observed is None or self.bound is None:
             return None
-        scale = abs(self.ends[-1] - self.ends[0]) / 2 if len(self.ends) == 2 else abs(self.bound)
-        return abs(self.observed - self.bound) / scale if scale else None
+        return abs(self.observed - self.bound) / self.margin if self.margin else None
+
+    @property
+    def margin(self) -> float:
+        """Half of the bound's window, or its distance from zero; 0 where it has no scale."""
+        if len(self.ends) == 2:
+            return (self.ends[1] - self.ends[0]) / 2
+        return abs(self.ends[0]) if self.ends else 0.0
 
     @property
     def resolutions_away(self) -> float | None:
@@ -259,7 +265,7 @@ class Evidence:
         interval = measurement.interval
         judged = claim.judge(measurement)
         return cls(
-            **_words(claim),
+            **claim_words(claim),
             verdict=judged.verdict,
             quantity=measurement.quantity,
             observed=float(interval.estimate),
@@ -294,7 +300,7 @@ class Evidence:
         """The record of a claim that was not measured; its bound is that of ``dataset``."""
         bound = claim.bound_on(context.get("dataset", ""))
         return cls(
-            **_words(claim),
+            **claim_words(claim),
             verdict=Verdict.NOT_RUN,
             bound_low=bound.low,
             bound_high=bound.high,
@@ -340,7 +346,7 @@ class Evidence:
         return replace(self, **{f.name: all_printable(getattr(self, f.name)) for f in fields(self)})
 
 
-def _words(claim: Claim) -> dict[str, Any]:
+def claim_words(claim: Claim) -> dict[str, Any]:
     """What a record says of its claim, whatever was measured."""
     return {
         "id": claim.id,

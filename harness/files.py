@@ -1,6 +1,7 @@
 """Text in files: written whole or not at all, read strictly, made printable where it enters.
 
-Public: write_whole, read_json, parse_json, printable, all_printable, sha256_of, check_writable.
+Public: write_whole, write_in_one_step, read_json, parse_json, printable, all_printable,
+sha256_of, check_writable.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import math
 import os
 import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.errors import ConfigError, DataError
 
@@ -25,18 +26,28 @@ MOST_BYTES = 2**28  # of a JSON file; a session of the largest data set writes a
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Put ``content`` at ``path`` in one step: a reader finds the old file or the new, never half.
-
-    The file that is filled first has a name nobody else has, so two writers disturb nobody.
+    """Put ``content`` at ``path``, as `write_in_one_step` does.
 
     Raises:
         OSError: it could not be written; what stood at ``path`` stands there still.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
+    write_in_one_step(path, lambda stream: stream.write(data))
+
+
+def write_in_one_step(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill a file: a reader of ``path`` finds the old one or the new, never half.
+
+    The file that is filled first has a name nobody else has, so two writers disturb nobody. It is
+    opened as any other, so that others may read it if the user's umask says so.
+
+    Raises:
+        OSError: it could not be written; what stood at ``path`` stands there still.
+    """
     part = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as stream:
-            stream.write(data)
+        with part.open("x+b") as stream:
+            write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

@@ -27,8 +27,8 @@ from harness.data import (
 )
 from harness.data import official_layout as layout
 from harness.data.official_layout import parse
-from harness.data.paths import sha256_of
 from harness.errors import ConfigError, DataError, NotAvailable, Remark
+from harness.files import sha256_of
 from tests.official_rows import write_targets
 
 N_OFFICIAL = 132_752

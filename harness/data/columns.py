@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import struct
 import time
 import zipfile
@@ -30,6 +29,7 @@ import numpy as np
 
 from harness.data import texts
 from harness.errors import DataError
+from harness.files import write_in_one_step
 
 _HEADER = "header_json"
 _SEAL = b"mlip-claims sha256 "  # and 64 hex digits
@@ -66,19 +66,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path.parent)
-    # opened as any other file, so that others may read it if the user's umask says so
-    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x+b") as stream:
-            _lock(stream)
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+
+    def locked(stream: IO[bytes]) -> None:
+        _lock(stream)
+        write(stream)
+
+    write_in_one_step(path, locked)
 
 
 @functools.cache

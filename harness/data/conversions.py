@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.columns import is_there, read_columns, write_columns
-from harness.data.paths import columns_dir, sha256_of
+from harness.data.paths import columns_dir
 from harness.errors import DataError, Remark
+from harness.files import sha256_of
 
 
 def converted(

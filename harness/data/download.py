@@ -24,8 +24,9 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from harness.data import matbench, references
-from harness.data.paths import cache_dir, fetched_dir, package_file, sha256_of
+from harness.data.paths import cache_dir, fetched_dir, package_file
 from harness.errors import ConfigError, DataError, NotAvailable
+from harness.files import sha256_of
 
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30.0  # without a byte

@@ -34,9 +34,10 @@ from harness.data.conversions import converted
 from harness.data.crystals import Crystals
 from harness.data.elements import NUMBERS, SYMBOLS
 from harness.data.official_layout import crystals_from_json
-from harness.data.paths import require_shared_data_file, sha256_of, shared_data_dir
+from harness.data.paths import require_shared_data_file, shared_data_dir
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, DataAbsent, DataError
+from harness.files import sha256_of
 
 GPA_PER_KBAR = 0.1
 

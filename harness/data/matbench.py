@@ -27,8 +27,8 @@ from harness.data.crystals import Crystals
 from harness.data.dataset import Dataset, cross_fitted
 from harness.data.elements import reduced_formulas
 from harness.data.folds import N_FOLDS, N_OFFICIAL, mbid
-from harness.data.paths import sha256_of
 from harness.errors import DataError, NotAvailable
+from harness.files import sha256_of
 
 NAME = "matbench_mp_e_form"
 FILE_NAME = f"{NAME}.json.gz"

@@ -5,7 +5,6 @@ Nothing is created by asking for a path; whoever writes makes the folder.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import sys
@@ -95,9 +94,3 @@ def package_file(package: str, *parts: str) -> Path | None:
         if (path := Path(folder, *parts)).is_file():
             return path
     return None
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.data.folds import N_FOLDS, N_OFFICIAL, row_numbers
-from harness.data.paths import require_shared_data_file, sha256_of
+from harness.data.paths import require_shared_data_file
 from harness.data.targets import check_content, read_parquet
 from harness.errors import DataError
+from harness.files import sha256_of
 
 FILE_NAME = "matbench_mp_e_form_peer_predictions.parquet"
 # of the columns of all official rows

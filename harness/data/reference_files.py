@@ -19,9 +19,9 @@ import numpy as np
 
 from harness.data.crystals import Crystals
 from harness.data.dft import FILE, DFTSet
-from harness.data.paths import sha256_of
 from harness.data.structure_files import FORMATS, StructureFile, read_structures
 from harness.errors import DataError
+from harness.files import sha256_of
 
 # What a relaxed geometry may be left with. 1 GPa is 1 % in volume at a bulk modulus of 100 GPa, and
 # 0.1 eV/Å some 0.02 Å at a bond's stiffness of 5 eV/Å²: more would be seen in the comparison.

@@ -19,8 +19,9 @@ import numpy as np
 
 from harness.data import gate, texts
 from harness.data.crystals import N_ELEMENTS
-from harness.data.paths import fetched_dir, sha256_of, shared_data_file
+from harness.data.paths import fetched_dir, shared_data_file
 from harness.errors import DataAbsent, DataError
+from harness.files import sha256_of
 
 FILE_NAME = "mp-elemental-reference-entries-2023-02-07.json.gz"
 SHA256 = "9fd6ef848a91c88840a0d1709b5856d0edb4af22095237e59db52f2acd6bbf79"

@@ -28,8 +28,9 @@ import numpy as np
 from harness.data import texts
 from harness.data.dataset import Dataset
 from harness.data.official_layout import crystals_from_json
-from harness.data.paths import require_shared_data_file, sha256_of
+from harness.data.paths import require_shared_data_file
 from harness.errors import DataError
+from harness.files import sha256_of
 
 NAME = "wbm"
 FILE_NAME = "wbm-random-pbe52-equilibrium-2025.1.json.gz"

@@ -22,8 +22,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from harness.data.paths import sha256_of
 from harness.errors import ModelError, NotAvailable
+from harness.files import sha256_of
 from harness.models import ase
 from harness.models.foreign import others_warnings, words
 

@@ -45,9 +45,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.data.elements import SYMBOLS
-from harness.data.paths import sha256_of
 from harness.data.units import GPA_PER_EV_ANG3
 from harness.errors import ConfigError, ModelError, NotAvailable
+from harness.files import sha256_of
 from harness.models import own_weights
 from harness.models.cards import DECLARABLE, Card
 from harness.models.foreign import (

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.claims import Kind, Meaning, Verdict
 from harness.evidence import Evidence, Sentence
+from harness.report.numbers import share
 
 # The groups in which sentences are told, in this order. The last is of what is not, or not only,
 # about the model under test.
@@ -109,8 +110,10 @@ def badge(dataset: str, claims: Iterable[Evidence]) -> tuple[str, str]:
     if dataset.startswith("matbench_") and "subset" not in dataset and scored == of:
         return "OFFICIAL", f"every row of the official file: {rows}"
     if dataset.startswith("matbench_"):
-        share = f" {100 * scored / of:.1f} %" if of else ""
-        return f"SUBSET{share}", f"a part of the official rows: {rows}"
+        return (
+            f"SUBSET {share(scored, of)}" if of else "SUBSET",
+            f"a part of the official rows: {rows}",
+        )
     return "OTHER", f"no official data set: {rows}"
 
 

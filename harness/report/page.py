@@ -332,12 +332,13 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
     groups: dict[str, list[_Shown]] = {}
     for i, record in enumerate(session.claims):
         anchor = _anchor(f"case {record.key}" if not record.control else f"control {i}", anchors)
+        scale = _scale(record, frames)
         groups.setdefault(record.id, []).append(
             _Shown(
                 record=record,
                 anchor=anchor,
-                gauge=_gauge(record, frames),
-                scale=_scale(record, frames),
+                gauge=_gauge(record, frames, scale),
+                scale=scale,
                 figures=tuple(figures.load(name, record, anchor) for name in record.figures),
                 details=_node(record.details) if record.details else None,
                 about=overview.is_about(record, model),
@@ -372,6 +373,7 @@ def _view(session: Session, folder: Path) -> dict[str, Any]:
             if any(s.group == group for s in sections)
         ],
         "not_run": _not_run(s for s in cases if not s.ran),
+        "n_not_run": sum(not s.ran for s in cases),
         "sections": sections,
         "tally": dict(_tally(s.record for s in cases if s.about)),
         "others": sum(not s.about for s in cases),
@@ -585,7 +587,9 @@ def _scale(record: Evidence, frames: Mapping[tuple[str, str], _Frame]) -> Scale:
     )
 
 
-def _gauge(record: Evidence, frames: Mapping[tuple[str, str], _Frame]) -> _Gauge | None:
+def _gauge(
+    record: Evidence, frames: Mapping[tuple[str, str], _Frame], scale: Scale
+) -> _Gauge | None:
     if record.observed is None:
         return None
     observed = record.observed
@@ -597,7 +601,6 @@ def _gauge(record: Evidence, frames: Mapping[tuple[str, str], _Frame]) -> _Gauge
     start = 0.0 if record.bound_low is None else place(record.bound_low)
     end = 100.0 if record.bound_high is None else place(record.bound_high)
     at = frame.place(observed)
-    scale = _scale(record, frames)
     low, high = (f"{scale.factor * x:.3g}" for x in (frame.low, frame.high))
     interval = (
         "exact"

@@ -194,10 +194,9 @@ def _scale(known: Mapping[str, Any], found: Evidence) -> float:
     half = (float(known["high"]) - float(known["low"])) / 2
     if half > 0:
         return half
-    observed, ends = float(known["observed"]), found.ends
-    margin = (ends[1] - ends[0]) / 2 if len(ends) == 2 else abs(ends[0]) if ends else 0.0
+    observed = float(known["observed"])
     beyond = abs(observed - found.bound) if found.refuted and found.bound is not None else 0.0
-    return max(margin, beyond) or abs(observed)
+    return max(found.margin, beyond) or abs(observed)
 
 
 _COUNT = re.compile(r"\d+")

@@ -32,7 +32,7 @@ import pytest
 from harness.claims import Claim, Interval, Verdict
 from harness.data.paths import fetched_dir, fixtures_dir, shared_data_dir
 from harness.errors import DataError
-from harness.evidence import Evidence, Session
+from harness.evidence import Evidence, Session, claim_words
 from harness.files import MOST_BYTES, printable, read_json, sha256_of
 from harness.report import calibrate, products
 from harness.report.journal import Told
@@ -141,10 +141,7 @@ def _evidence(found: Verified, folder: Path) -> None:
     if not path.is_file() and found.session.session["incomplete_reason"]:
         found.notes.append(f"there is no {path.name} yet; `python -m harness report` makes it")
         return
-    try:
-        written = read_json(path)
-    except DataError as error:
-        found.files.append(str(error))
+    if (written := _json_of(found, path)) is _GONE:
         return
     if written == expected:
         if path.read_bytes() != found.session.text().encode():
@@ -190,6 +187,15 @@ class _Gone:
 
 
 _GONE = _Gone()
+
+
+def _json_of(found: Verified, path: Path) -> Any:
+    """What a file holds; nothing, and a falsehood, where it cannot be read."""
+    try:
+        return read_json(path)
+    except DataError as error:
+        found.files.append(str(error))
+        return _GONE
 
 
 def _short(value: Any) -> str:
@@ -296,10 +302,7 @@ def _manifest(found: Verified, folder: Path) -> None:
         if (folder / products.EVIDENCE).is_file():
             found.files.append(f"{path.name} is gone")
         return
-    try:
-        said = read_json(path)
-    except DataError as error:
-        found.files.append(str(error))
+    if (said := _json_of(found, path)) is _GONE:
         return
     for where, now, was in _differences(said, json.loads(products.manifest(folder))):
         found.files.append(
@@ -417,13 +420,7 @@ def _in_the_code(found: Verified, checks: Path | None) -> None:
             continue
         bound = claim.bound_on(record.dataset)
         words = {
-            "statement": claim.statement,
-            "basis": claim.basis,
-            "kind": claim.kind,
-            "meaning": claim.meaning,
-            "cases": claim.cases,
-            "cannot_fail": claim.cannot_fail,
-            "least_coverage": claim.least_coverage,
+            **claim_words(claim),
             "bound_low": bound.low,
             "bound_high": bound.high,
             "bound_reason": bound.reason,
